@@ -1,0 +1,182 @@
+"""One pass of a model over a batch.
+
+Takes a model and a batch of numpy arrays or tensors. Gives outputs on the model's device, float32 arrays, and pooled vectors of the body.
+Knows nothing of where the model came from, of tasks or of training.
+"""
+
+import inspect
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from pellucid.errors import SettingError, TokenizerError
+from pellucid.types import Batch, FloatArray, Output, Want
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import PreTrainedConfig, PreTrainedModel
+
+Pooling = Literal["mean", "cls", "last", "max"]
+_RELATIVE = frozenset(("t5", "mt5", "umt5", "longt5", "switch_transformers", "xlnet", "transfo-xl"))
+_ROBERTA_LIKE = (  # their positions start at padding_idx + 1
+    *("roberta", "xlm-roberta", "xlm-roberta-xl", "roberta-prelayernorm", "camembert", "mpnet", "longformer", "data2vec-text"),
+    *("xmod", "luke", "mluke", "ibert", "esm", "layoutlmv3", "lilt", "markuplm"),
+)
+
+
+def accepted_inputs(model: "PreTrainedModel") -> frozenset[str]:
+    """The names of the inputs that the model's forward takes."""
+    return frozenset(inspect.signature(model.forward).parameters) - {"self", "args", "kwargs"}
+
+
+@contextmanager
+def inference(model: "PreTrainedModel") -> Iterator[None]:
+    """Evaluation mode without gradients; every module's own mode comes back afterwards.
+
+    Not torch's inference mode: buffers that a model caches meanwhile (rotary positions) must still serve in training.
+    """
+    import torch
+
+    training = [module for module in model.modules() if module.training]
+    model.eval()
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        for module in training:
+            module.training = True
+
+
+def forward(model: "PreTrainedModel", batch: Batch, want: Want = Want()) -> Output:
+    """One forward pass: numpy arrays or tensors in, tensors on the model's device out, with their graph where gradients are on.
+
+    Raises SettingError for an input that the forward does not take, TokenizerError for ids or lengths beyond the embeddings.
+    """
+    accepted = accepted_inputs(model)
+    strange = sorted(set(batch.inputs) - accepted)
+    if strange:
+        raise SettingError(
+            f"{type(model).__name__} does not take the input {strange[0]!r}; it takes {', '.join(sorted(accepted))}",
+            place="batch.inputs",
+            cure="Leave it out in the task's `collate`.",
+        )
+    _check_ids(model, batch)
+    arguments: dict[str, Any] = dict(_tensors(model, batch))
+    if "use_cache" in accepted:
+        arguments["use_cache"] = False
+    implementation = model.config._attn_implementation
+    switch = want.attentions and implementation != "eager"  # sdpa computes no attention weights
+    if switch:
+        model.set_attn_implementation("eager")
+    try:
+        given = model(**arguments, output_hidden_states=want.hidden_states, output_attentions=want.attentions, return_dict=True)
+    finally:
+        if switch:
+            model.set_attn_implementation(implementation)
+    logits = given["logits"] if "logits" in given else given["last_hidden_state"]
+    hidden = given.get("hidden_states") or given.get("encoder_hidden_states") or ()
+    attentions = given.get("attentions") or given.get("encoder_attentions") or ()
+    return Output(logits, None, tuple(hidden) if want.hidden_states else (), tuple(attentions) if want.attentions else ())
+
+
+def to_numpy(output: Output) -> Output:
+    """The same output as float32 numpy arrays, off the device and without a graph."""
+    loss = None if output.loss is None else _array(output.loss)
+    hidden, attentions = tuple(map(_array, output.hidden_states)), tuple(map(_array, output.attentions))
+    return Output(_array(output.logits), loss, hidden, attentions)
+
+
+def features(model: "PreTrainedModel", batch: Batch, pooling: Pooling = "mean", layer: int = -1) -> FloatArray:
+    """One vector a batch entry from the body alone, (batch, hidden) float32; padding never counts.
+
+    `layer` numbers the hidden states: 0 the embeddings, -1 the last. `cls` is the first token that is not padding.
+    Raises SettingError for an unknown pooling or a layer that is not there.
+    """
+    import torch
+
+    if pooling not in ("mean", "cls", "last", "max"):
+        raise SettingError(f"pooling is {pooling!r}, not one of mean, cls, last, max", place="pooling", cure="Use pooling='mean'.")
+    body: Any = model.get_encoder() if model.config.is_encoder_decoder else model.base_model
+    _check_ids(model, batch)
+    accepted = accepted_inputs(body)
+    inputs = {name: tensor for name, tensor in _tensors(model, batch).items() if name in accepted}
+    with inference(model):
+        given = body(**inputs, output_hidden_states=layer != -1, return_dict=True)
+    states = (given["last_hidden_state"],) if layer == -1 else given["hidden_states"]
+    if not -len(states) <= layer < len(states):
+        raise SettingError(f"layer is {layer}, but the body gives {len(states)}", place="layer", cure="Use layer=-1 for the last.")
+    hidden = states[layer].float()  # (batch, tokens, hidden)
+    mask = (
+        inputs["attention_mask"].bool()
+        if "attention_mask" in inputs
+        else torch.ones(hidden.shape[:2], dtype=torch.bool, device=hidden.device)
+    )
+    return _array(_pool(hidden, mask, pooling))
+
+
+def max_positions(config: "PreTrainedConfig") -> int | None:
+    """The most tokens that the position embeddings reach, special tokens included; None where positions are relative."""
+    found = getattr(config, "max_position_embeddings", None) or getattr(config, "n_positions", None)
+    if not isinstance(found, int) or found <= 0 or config.model_type in _RELATIVE:
+        return None
+    if config.model_type in _ROBERTA_LIKE:
+        return found - int(config.pad_token_id if config.pad_token_id is not None else 1) - 1
+    return found
+
+
+def set_pad_token(model: "PreTrainedModel", pad_id: int) -> None:
+    """Tell the model which id is padding: decoders look for the last real token with it."""
+    model.config.pad_token_id = int(pad_id)
+
+
+def _tensors(model: "PreTrainedModel", batch: Batch) -> "Mapping[str, torch.Tensor]":
+    import torch
+
+    return {name: torch.as_tensor(array).to(model.device) for name, array in batch.inputs.items()}  # each (batch, tokens)
+
+
+def _array(tensor: Any) -> FloatArray:
+    if isinstance(tensor, np.ndarray):
+        return tensor.astype(np.float32, copy=False)
+    found: FloatArray = tensor.detach().float().cpu().numpy()
+    return found
+
+
+def _pool(hidden: "torch.Tensor", mask: "torch.Tensor", pooling: Pooling) -> "torch.Tensor":
+    """(batch, tokens, hidden) and a bool mask (batch, tokens) → (batch, hidden)."""
+    import torch
+
+    if pooling == "mean":
+        weights = mask.unsqueeze(-1).to(hidden.dtype)
+        pooled: torch.Tensor = (hidden * weights).sum(1) / weights.sum(1).clamp(min=1)
+        return pooled
+    if pooling == "max":
+        return hidden.masked_fill(~mask.unsqueeze(-1), float("-inf")).amax(1)
+    places = torch.arange(mask.shape[1], device=mask.device).expand(mask.shape)
+    far = mask.shape[1]
+    chosen = places.masked_fill(~mask, far).amin(1).clamp(max=far - 1) if pooling == "cls" else places.masked_fill(~mask, 0).amax(1)
+    return hidden[torch.arange(len(hidden), device=hidden.device), chosen]
+
+
+def _check_ids(model: "PreTrainedModel", batch: Batch) -> None:
+    """Ids and lengths beyond the embeddings are found here: on a GPU they would kill the process."""
+    ids = batch.inputs.get("input_ids")
+    if ids is None or not isinstance(ids, np.ndarray):
+        return
+    known = int(model.get_input_embeddings().weight.shape[0])
+    if ids.size and (int(ids.max()) >= known or int(ids.min()) < 0):
+        entry = int(np.argmax(((ids >= known) | (ids < 0)).any(axis=1)))
+        raise TokenizerError(
+            f"token id {int(ids[entry].max())} is outside the model's {known} embeddings",
+            place=f"row {int(batch.rows[entry])}",
+            cure="Use the tokenizer that belongs to this checkpoint.",
+        )
+    reach = max_positions(model.config)
+    if reach is not None and ids.shape[1] > reach:
+        raise TokenizerError(
+            f"{ids.shape[1]} tokens, but the model reaches {reach}",
+            place=f"row {int(batch.rows[int(np.argmax(batch.lengths))])}",
+            cure=f"Truncate: TokenOptions(max_length={reach}).",
+        )

@@ -1,0 +1,78 @@
+"""What somebody hands to `predict`, as a split.
+
+Takes a text, a list of texts or pairs, dicts, a frame, a Dataset or a split. Gives a split with the text fields that a task reads.
+Knows nothing of targets, tokens or models.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from pellucid.data import Rows, Split, write_all
+from pellucid.errors import DataError, SettingError
+from pellucid.readers.chunks import Reading, ReadOptions
+from pellucid.readers.frames import open_frame
+from pellucid.roles import Asked, Roles, find_roles
+from pellucid.row_store import TableWriter
+from pellucid.types import Example
+
+
+def as_split(data: Any, reads: tuple[str, ...]) -> Split:
+    """What somebody hands to `predict`, as a split with these text fields: a text, a list of texts or pairs, dicts, a frame, a Dataset.
+
+    A list keeps its order; row numbers are positions. Raises DataError that names the row, SettingError for splits without these fields.
+    """
+    if isinstance(data, Rows):
+        cure = "Pass rows.valid, rows.train or rows.test."
+        raise SettingError(f"these are several splits: {', '.join(data.splits)}", place="data", cure=cure)
+    if isinstance(data, Split):
+        if not set(reads) <= set(data.roles.texts):
+            cure = "Read the rows with text= and text_pair=."
+            raise SettingError(
+                f"the task reads {' and '.join(reads)}, the rows have {' and '.join(data.roles.texts)}", place="data", cure=cure
+            )
+        return data
+    if isinstance(data, Example):
+        return as_split([dict(data.fields)], reads)
+    reading = open_frame(text_rows([data] if isinstance(data, str | Mapping) else data, reads))
+    if reading is None:
+        cure = "Give a text, a list of texts, a frame or a Dataset."
+        raise DataError(f"cannot read texts from {type(data).__name__}", place="data", cure=cure)
+    return split_of(reading, reads)
+
+
+def split_of(reading: Reading, reads: tuple[str, ...]) -> Split:
+    """A reading as one split without targets; its columns are named like the fields, or guessed."""
+    names = dict(zip(("text", "text_pair"), reads, strict=False))
+    asked = {role: name for role, name in names.items() if name in reading.columns}
+    roles = Roles("text", "text_pair" if len(reads) > 1 else None)  # of no rows at all
+    if reading.columns:
+        roles, _ = find_roles(reading.columns, Asked(asked.get("text"), asked.get("text_pair"), False), reading.source)
+    roles = replace(roles, split=None, text_pair=roles.text_pair if len(reads) > 1 else None)
+    if len(reads) > 1 and roles.text_pair is None:
+        cure = 'Give pairs, or dicts with "text" and "text_pair".'
+        raise DataError("the task reads two texts, one came", place=reading.source, cure=cure)
+    options = ReadOptions()
+    with TableWriter(options) as writer:
+        _, schema = write_all(writer, reading, roles, options, "given")
+        return Split("given", writer.table(schema), roles, reading.source, has_targets=False)
+
+
+def text_rows(data: Any, reads: tuple[str, ...]) -> Any:
+    """A list of plain texts or of pairs as dicts; anything else as it came."""
+    if isinstance(data, Sequence) and not isinstance(data, str | bytes) and not all(isinstance(one, Mapping) for one in data):
+        return [one if isinstance(one, Mapping) else as_fields(one, reads, row) for row, one in enumerate(data)]
+    family = type(data).__module__.partition(".")[0]
+    if family in ("numpy", "pandas", "polars") and not hasattr(data, "columns") and hasattr(data, "__len__"):
+        return text_rows(list(data), reads)
+    return data
+
+
+def as_fields(one: Any, reads: tuple[str, ...], row: int) -> dict[str, Any]:
+    """One text, or as many as the task reads, under the names of its fields."""
+    texts = tuple(one) if isinstance(one, list | tuple) else (one,)
+    if len(texts) != len(reads):
+        what = "a text" if len(reads) == 1 else f"{len(reads)} texts"
+        cure = "Give a string a row, or a pair for tasks that read two."
+        raise DataError(f"expected {what}, came {len(texts)}", place=f"row {row}", cure=cure)
+    return dict(zip(reads, texts, strict=True))

@@ -1,0 +1,280 @@
+"""A task, a tokenizer and a model as one frozen value, and the steps from texts to predictions.
+
+Takes rows or texts. Gives tokens, batches, outputs, predictions, and the trace of one row with every value in between.
+Knows nothing of files, training or screens; every other path (learner, evaluation, export) calls the steps written here.
+"""
+
+import json
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+from pathlib import Path
+from time import perf_counter
+from typing import TYPE_CHECKING, Any, Self, overload
+
+import numpy as np
+
+from pellucid.batch import TokenBudget, plan_sorted
+from pellucid.data import Rows, Split
+from pellucid.given import as_split
+from pellucid.task import Source, Task
+from pellucid.tasks import task_class
+from pellucid.tokens import PadSpec, TokenOptions, TokenTable, encode_split, load_tokenizer, pad_spec, tokens_of
+from pellucid.types import Batch, Example, FloatArray, IntArray, Note, Output, Prediction, Tokens, Trace, Want
+from pellucid.view import Lines, Stack, Table, View
+
+if TYPE_CHECKING:
+    import pandas
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+    from pellucid.model import ModelOptions, Pooling
+    from pellucid.provenance import Provenance
+
+PREDICT_BUDGET = TokenBudget(max_tokens=4096, max_rows=256)
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One step of a pipeline: its name, what it takes and gives, and what does it here."""
+
+    name: str
+    takes: str
+    gives: str
+    what: str
+
+
+@dataclass(frozen=True)
+class Pipeline:
+    """Everything between a text and an answer. Frozen: `dataclasses.replace` makes another one."""
+
+    task: Task
+    tokenizer: "PreTrainedTokenizerBase"
+    model: "PreTrainedModel"
+    options: TokenOptions
+    provenance: "Provenance"
+    checkpoint: str
+    notes: tuple[Note, ...] = ()
+
+    @classmethod
+    def new(
+        cls,
+        task: str | Task,
+        checkpoint: str | Path = "minilm",
+        rows: Rows | None = None,
+        *,
+        tokens: TokenOptions | None = None,
+        model: "ModelOptions | None" = None,
+    ) -> Self:
+        """A pipeline from a checkpoint ("minilm", a folder or a name on the Hub), with the labels of `rows` where they are given.
+
+        `task` is a pipeline tag or a task with settings of your own. Raises SettingError, LabelError, CheckpointError, TokenizerError.
+        """
+        from pellucid.model import ModelOptions, resolve, set_pad_token
+
+        chosen: Task = task_class(task)() if isinstance(task, str) else task
+        notes: tuple[Note, ...] = ()
+        if rows is not None:
+            chosen, notes = chosen.for_rows(rows.train)
+        found = resolve(checkpoint)
+        tokenizer, tokenizer_notes = load_tokenizer(found)
+        chosen, built = chosen.build(str(checkpoint), model or ModelOptions())
+        set_pad_token(built.model, tokenizer.pad_token_id)
+        options, length_notes = with_length(tokens or TokenOptions(), tokenizer, built.model)
+        everything = (*notes, *tokenizer_notes, *built.notes, *length_notes)
+        return cls(chosen, tokenizer, built.model, options, built.provenance, str(checkpoint), everything)
+
+    @property
+    def pad(self) -> PadSpec:
+        """How token rows become one array for this model."""
+        from pellucid.model import accepted_inputs
+
+        return pad_spec(self.tokenizer, self.options, accepted_inputs(self.model))
+
+    def steps(self) -> tuple[Step, ...]:
+        """The steps in order, with what does each of them here."""
+        return (
+            Step(
+                "encode", "Example", "Tokens", f"{type(self.tokenizer).__name__}, {len(self.tokenizer):,} pieces, {self.options.describe()}"
+            ),
+            Step("collate", "Tokens", "Batch", f"pad {self.pad.side} with {self.tokenizer.pad_token!r}: {', '.join(self.pad.input_names)}"),
+            Step("run", "Batch", "Output", f"{type(self.model).__name__}, {self.provenance.total:,} parameters, {self.model.dtype}"),
+            Step(
+                "decode",
+                "Output",
+                "Prediction",
+                f"{type(self.task).__name__}: {', '.join(f'{k}={v}' for k, v in self.task.settings().items())}",
+            ),
+        )
+
+    def view(self) -> View:
+        """The steps, where the weights come from, and what was chosen."""
+        rows = tuple((step.name, f"{step.takes} → {step.gives}", step.what) for step in self.steps())
+        steps = Table(f"{self.task.tag} with {self.checkpoint}", ("step", "from → to", "what does it"), rows)
+        notes = (Lines("chosen for you", tuple(map(str, self.notes))),) if self.notes else ()
+        return Stack("pipeline", (steps, self.provenance.view(), *notes))
+
+    def encode(self, split: Split, *, cache: Path | None = None) -> TokenTable:
+        """Tokenize all rows of a split, with their targets where it has them; kept in the folder `cache` if one is given."""
+        encode = partial(self.task.encode, self.tokenizer)
+        key = json.dumps([self.task.tag, dict(self.task.settings())], sort_keys=True)
+        return encode_split(encode, split, options=self.options, tokenizer=self.tokenizer, cache=cache, key=key)
+
+    def collate(self, tokens: TokenTable, windows: IntArray) -> Batch:
+        """Pad the named windows into one batch."""
+        return self.task.collate(tokens, windows, self.pad)
+
+    def run(self, batch: Batch, want: Want = Want()) -> Output:
+        """One forward pass without gradients, the model in evaluation mode; numpy arrays come out."""
+        from pellucid.model import inference, to_numpy
+
+        with inference(self.model):
+            return to_numpy(self.task.run(self.model, batch, want))
+
+    def decode(self, output: Output, batch: Batch, source: Source | None = None) -> list[Prediction]:
+        """What the numbers mean."""
+        return self.task.decode(output, batch, source)
+
+    def predict(
+        self, data: object, *, budget: TokenBudget = PREDICT_BUDGET, progress: Callable[[int, int], None] | None = None
+    ) -> "Predictions":
+        """Predictions for a text, a list, a frame, a Dataset or a split, in the order of the rows.
+
+        Batches are planned by length, `budget` bounds their padded tokens. `progress(done, total)` is called after each batch.
+        """
+        split = as_split(data, self.task.reads)
+        table = self.encode(split.without_targets())
+        batches: list[Batch] = []
+        outputs: list[Output] = []
+        done = 0
+        for windows in plan_sorted(table.lengths, budget):
+            batch = self.collate(table, windows)
+            outputs.append(self.run(batch))
+            batches.append(batch.without_inputs())
+            done += len(windows)
+            if progress is not None:
+                progress(done, len(table))
+        return Predictions(self, split, tuple(batches), tuple(outputs))
+
+    def features(self, data: object, *, pooling: "Pooling" = "mean", layer: int = -1, budget: TokenBudget = PREDICT_BUDGET) -> FloatArray:
+        """One vector a row from the body alone: (rows, hidden) float32. `pooling`: mean, cls, last or max over the real tokens."""
+        from pellucid.model import features
+
+        table = self.encode(as_split(data, self.task.reads).without_targets())
+        found: dict[int, FloatArray] = {}
+        for windows in plan_sorted(table.lengths, budget):
+            batch = self.collate(table, windows)
+            vectors = features(self.model, batch, pooling, layer)  # (batch, hidden)
+            found.update(zip(batch.rows.tolist(), vectors, strict=True))
+        return np.stack([found[row] for row in range(len(found))]) if found else np.zeros((0, 0), dtype=np.float32)
+
+    @overload
+    def __call__(self, texts: str) -> Prediction: ...
+    @overload
+    def __call__(self, texts: Sequence[Any]) -> list[Prediction]: ...
+    def __call__(self, texts: str | Sequence[Any]) -> Prediction | list[Prediction]:
+        """A prediction for one text, a list of them for a list."""
+        return self.predict([texts])[0] if isinstance(texts, str) else list(self.predict(texts))
+
+    def trace(self, row: object) -> Trace:
+        """One row through every step: an Example, a text, or a dict of the fields that the task reads."""
+        start = perf_counter()
+        split = as_split(row if isinstance(row, Example) else [row], self.task.reads)
+        example = split[0]
+        read = perf_counter()
+        table = self.encode(split.without_targets())
+        encoded = perf_counter()
+        batch = self.collate(table, np.arange(len(table)))
+        collated = perf_counter()
+        output = self.run(batch)
+        ran = perf_counter()
+        source = SplitSource(self, split)
+        prediction = self.decode(output, batch, source)[0]
+        seconds = {"encode": encoded - read, "collate": collated - encoded, "run": ran - collated, "decode": perf_counter() - ran}
+        tokens = tuple(source.tokens(0, window) for window in range(len(table)))
+        return Trace(example, tokens, batch, output, prediction, {"read": read - start, **seconds}, self.notes)
+
+
+def with_length(
+    options: TokenOptions, tokenizer: "PreTrainedTokenizerBase", model: "PreTrainedModel"
+) -> tuple[TokenOptions, tuple[Note, ...]]:
+    """The options with the length that tokenizer and model allow where none was asked for."""
+    from pellucid.model import max_positions
+    from pellucid.tokens import effective_max_length
+
+    length, note = effective_max_length(tokenizer, options, max_positions(model.config))
+    return replace(options, max_length=length), () if note is None else (note,)
+
+
+@dataclass(frozen=True)
+class SplitSource:
+    """Looks up the texts and tokens of a split, one row at a time, by row number within the predictions."""
+
+    pipe: Pipeline
+    split: Split
+
+    def example(self, row: int) -> Example:
+        """The texts of a row."""
+        return self.split[row]
+
+    def tokens(self, row: int, window: int = 0) -> Tokens:
+        """The tokens of one window of a row."""
+        return tokens_of(self.pipe.tokenizer, self.split[row], self.pipe.task.reads, self.pipe.options, window)
+
+
+@dataclass(frozen=True)
+class Predictions(Sequence[Prediction]):
+    """The predictions for many rows: columns of numbers underneath, a `Prediction` made for each row that is looked at."""
+
+    pipe: Pipeline
+    split: Split
+    batches: tuple[Batch, ...]
+    outputs: tuple[Output, ...]
+    places: IntArray = field(init=False, repr=False)  # (rows, 2): batch, position within it
+
+    def __post_init__(self) -> None:
+        places = np.zeros((len(self.split), 2), dtype=np.int64)
+        for number, batch in enumerate(self.batches):
+            places[batch.rows, 0] = number
+            places[batch.rows, 1] = np.arange(len(batch))
+        object.__setattr__(self, "places", places)
+
+    def __len__(self) -> int:
+        return len(self.places)
+
+    @overload
+    def __getitem__(self, index: int) -> Prediction: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[Prediction]: ...
+    def __getitem__(self, index: int | slice) -> Prediction | list[Prediction]:
+        if isinstance(index, slice):
+            return [self[position] for position in range(*index.indices(len(self)))]
+        batch, position = self.places[index]  # IndexError past the end, as for any sequence
+        one = np.array([position])
+        source = SplitSource(self.pipe, self.split)
+        return self.pipe.decode(self.outputs[batch].take(one), self.batches[batch].take(one), source)[0]
+
+    def __iter__(self) -> Iterator[Prediction]:
+        return (self[position] for position in range(len(self)))
+
+    def answers(self) -> list[str | float | tuple[str, ...]]:
+        """The answers alone, in the order of the rows."""
+        return [prediction.answer for prediction in self]
+
+    @property
+    def logits(self) -> np.ndarray[Any, Any]:
+        """The logits in the order of the rows: (rows, labels); for tasks with one row of logits a text."""
+        first = self.outputs[0].logits if self.outputs else np.zeros((0, 0), dtype=np.float32)
+        array = np.empty((len(self), *first.shape[1:]), dtype=first.dtype)
+        for batch, output in zip(self.batches, self.outputs, strict=True):
+            array[batch.rows] = output.logits
+        return array
+
+    def to_frame(self) -> "pandas.DataFrame":
+        """A DataFrame: row number, the text fields, the answer, and a score for each candidate."""
+        import pandas
+
+        rows = [
+            {"row": example.row, **example.fields, "answer": prediction.answer, **{f"score {k}": v for k, v in prediction.scores.items()}}
+            for example, prediction in zip(self.split, self, strict=True)
+        ]
+        return pandas.DataFrame(rows)

@@ -1,0 +1,33 @@
+"""Parquet files.
+
+Takes a path. Gives a Reading of Arrow columns, a row group at a time.
+Knows nothing of what a column means.
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from pellucid.errors import DataError
+from pellucid.readers.chunks import CHUNK_ROWS, Chunk, Reading, ReadOptions
+
+
+def open_parquet(path: Path, options: ReadOptions) -> Reading:
+    """A Parquet file. Raises DataError where it is damaged or no Parquet."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        file = pq.ParquetFile(path)
+    except (pa.ArrowException, OSError) as error:
+        raise DataError(f"it cannot be read as Parquet: {error}", place=path.name, cure="Write it again, or pass CSV or JSONL.") from error
+
+    def chunks(wanted: tuple[str, ...]) -> Iterator[Chunk]:
+        number = 0
+        try:
+            for batch in file.iter_batches(batch_size=CHUNK_ROWS, columns=list(wanted)):
+                yield Chunk({name: batch.column(name) for name in wanted}, number, batch.num_rows)
+                number += batch.num_rows
+        except (pa.ArrowException, OSError) as error:
+            raise DataError(f"the file is damaged: {error}", place=f"{path.name}, after row {number}", cure="Write it again.") from error
+
+    return Reading(path.name, tuple(file.schema_arrow.names), chunks)

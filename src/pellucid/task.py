@@ -1,0 +1,102 @@
+"""The contract of a task: everything that is peculiar to it, and nothing that is shared.
+
+Takes the values of `types` and the tables of `tokens`. Gives the names that every task must have, in pipeline order.
+Knows nothing of loops, files, training or screens: somebody else owns those.
+
+A task is a frozen dataclass. Its fields are its settings: they make the JSON on disk and the flags of the command line.
+Its methods, in the order of the pipeline, are the differences between it and every other task:
+
+    reads   which columns it wants           for_rows  the settings that follow from the rows (label names, kind)
+    build   which head goes on the body      encode    rows → token table
+    collate token table → batch              run       batch → output, in torch
+    loss    logits, labels → loss a row      decode    output → predictions
+    metrics predictions, targets → scores    view      how one prediction looks
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Protocol, Self
+
+from pellucid.metrics import Score
+from pellucid.tokens import PadSpec, TokenOptions, TokenTable
+from pellucid.types import Batch, Columns, Example, IntArray, Note, Output, Prediction, Target, Tokens, Want
+from pellucid.view import View
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+    from pellucid.data import Split
+    from pellucid.model import Built, ModelOptions
+
+
+class Source(Protocol):
+    """Where `decode` and `view` look a row up: made on demand, one row at a time."""
+
+    def example(self, row: int) -> Example:
+        """The texts of a row."""
+        ...
+
+    def tokens(self, row: int, window: int = 0) -> Tokens:
+        """The tokens of one window of a row, with pieces and offsets."""
+        ...
+
+
+class Task(Protocol):
+    """What a task must have. `pellucid.testing.check_task` runs this contract as tests."""
+
+    @property
+    def tag(self) -> str:
+        """The name of the task on the Hub: its pipeline tag."""
+        ...
+
+    @property
+    def reads(self) -> tuple[str, ...]:
+        """The text fields it reads, in the order in which the tokenizer gets them."""
+        ...
+
+    def for_rows(self, split: "Split") -> tuple[Self, tuple[Note, ...]]:
+        """The same task with the settings that follow from the training rows, and what was chosen."""
+        ...
+
+    def build(self, checkpoint: str, options: "ModelOptions") -> tuple[Self, "Built"]:
+        """The model with this task's head; the task comes back with its labels in the order of the head."""
+        ...
+
+    def encode(
+        self, tokenizer: "PreTrainedTokenizerBase", columns: Columns, targets: Sequence[Target] | None, options: TokenOptions
+    ) -> TokenTable:
+        """Tokenize rows; `targets` become `labels` where given. Does not change its input."""
+        ...
+
+    def collate(self, tokens: TokenTable, windows: IntArray, pad: PadSpec) -> Batch:
+        """Pad the named windows of the table into one batch."""
+        ...
+
+    def run(self, model: "PreTrainedModel", batch: Batch, want: Want = Want()) -> Output:
+        """One forward pass. Tensors come out, with their graph where gradients are on."""
+        ...
+
+    def loss(self, logits: "torch.Tensor", labels: "torch.Tensor") -> "torch.Tensor":
+        """The loss of each example, (batch,), from logits alone."""
+        ...
+
+    def decode(self, output: Output, batch: Batch, source: Source | None = None) -> list[Prediction]:
+        """What the numbers mean: one prediction a row of the batch."""
+        ...
+
+    def metrics(self, answers: Sequence[Prediction], targets: Sequence[Target]) -> Sequence[Score]:
+        """The scores of these predictions, without intervals, the main score first."""
+        ...
+
+    def view(self, prediction: Prediction, example: Example) -> View:
+        """How one prediction looks."""
+        ...
+
+    def settings(self) -> Mapping[str, Any]:
+        """The fields as plain JSON values."""
+        ...
+
+    @classmethod
+    def from_settings(cls, settings: Mapping[str, Any]) -> Self:
+        """The task again, from what `settings` gave. Raises SettingError for an unknown or missing field."""
+        ...

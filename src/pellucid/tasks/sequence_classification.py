@@ -1,0 +1,226 @@
+"""Text classification: one label, several labels or a number for a text or a pair of texts.
+
+Takes columns of texts, and logits. Gives token tables with a target a row, and predictions with a score a label.
+Knows nothing of loops, files, padding or how a model is loaded.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, fields, replace
+from typing import TYPE_CHECKING, Any, Literal, Self
+
+import numpy as np
+
+from pellucid.batch import pad as pad_windows
+from pellucid.errors import LabelError, SettingError
+from pellucid.labels import LabelSet
+from pellucid.metrics import Score, classification_scores, multilabel_scores, regression_scores
+from pellucid.tokens import PadSpec, TokenOptions, TokenTable
+from pellucid.tokens import encode as encode_columns
+from pellucid.types import Batch, Columns, Example, FloatArray, IntArray, Note, Output, Prediction, Target, Want
+from pellucid.view import Bars, Lines, Stack, View
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+    from pellucid.data import Split
+    from pellucid.model import Built, ModelOptions
+    from pellucid.task import Source
+
+Kind = Literal["auto", "single_label", "multi_label", "regression"]
+NUMBERS_ARE_CLASSES_UP_TO = 20  # more different numbers than this, not all whole, are a quantity to be estimated
+
+
+@dataclass(frozen=True, slots=True)
+class SequenceClassification:
+    """One label (`single_label`), any number of labels (`multi_label`) or a number (`regression`) for each row.
+
+    `thresholds` are for multi-label: a label is given from its threshold on; empty until they have been chosen, then one a label.
+    """
+
+    labels: tuple[str, ...] = ()
+    kind: Kind = "auto"
+    pair: bool = False
+    thresholds: tuple[float, ...] = ()
+
+    @property
+    def tag(self) -> str:
+        """The pipeline tag of the Hub."""
+        return "text-classification"
+
+    @property
+    def reads(self) -> tuple[str, ...]:
+        """One text, or two."""
+        return ("text", "text_pair") if self.pair else ("text",)
+
+    def for_rows(self, split: "Split") -> tuple[Self, tuple[Note, ...]]:
+        """The kind and the label names that the rows show."""
+        targets = [target for start, stop in split.chunks() for target in split.targets(start, stop)]
+        kind, notes = (self.kind, ()) if self.kind != "auto" else kind_of(targets)
+        labels = self.labels if self.labels or kind == "regression" else LabelSet.from_targets(targets).names
+        if kind != "regression" and len(labels) < 2:
+            raise LabelError(
+                f"a classifier needs at least two labels, the rows have {len(labels)}: {', '.join(labels) or 'none'}",
+                place="column " + repr(split.roles.label),
+                cure='Add rows of another class, or pass SequenceClassification(kind="regression") for numbers.',
+            )
+        return replace(self, labels=labels, kind=kind, pair=split.roles.text_pair is not None), notes
+
+    def build(self, checkpoint: str, options: "ModelOptions") -> tuple[Self, "Built"]:
+        """The body with a classification head; without rows the head of the checkpoint says what the labels are."""
+        from pellucid.model import build_classifier
+
+        kind = "single_label" if self.kind == "auto" else self.kind
+        outputs = 1 if kind == "regression" else None
+        labels = LabelSet(self.labels) if self.labels else None
+        built = build_classifier(checkpoint, labels, options, problem_type=PROBLEM_TYPES[kind], num_outputs=outputs)
+        if self.kind == "auto":
+            kind = kind_of_config(built.model.config.problem_type, built.model.config.num_labels)
+            built.model.config.problem_type = PROBLEM_TYPES[kind]
+        names = built.labels.names if built.labels is not None and kind != "regression" else ()
+        thresholds = self.thresholds
+        if thresholds and names != self.labels:  # the head has another order: the thresholds follow their labels
+            thresholds = tuple(thresholds[self.labels.index(name)] for name in names)
+        return replace(self, kind=kind, labels=names, thresholds=thresholds), built
+
+    def encode(
+        self, tokenizer: "PreTrainedTokenizerBase", columns: Columns, targets: Sequence[Target] | None, options: TokenOptions
+    ) -> TokenTable:
+        """Tokenize one text or two; a target becomes a class number, a row of zeros and ones, or a float."""
+        table = encode_columns(tokenizer, columns, self.reads, options)
+        return table if targets is None else table.with_labels(self.label_array(targets))
+
+    def label_array(self, targets: Sequence[Target]) -> IntArray | FloatArray:
+        """The targets as the loss wants them: (rows,) int64, (rows, labels) float32 or (rows,) float32."""
+        if self.kind == "regression":
+            return np.array([number(target, row) for row, target in enumerate(targets)], dtype=np.float32)  # (rows,)
+        numbers = {name: position for position, name in enumerate(self.labels)}
+        if self.kind == "multi_label":
+            array = np.zeros((len(targets), len(self.labels)), dtype=np.float32)  # (rows, labels)
+            for row, target in enumerate(targets):
+                names = target if isinstance(target, tuple) else (target,)
+                array[row, [known(name, numbers, row) for name in names]] = 1.0
+            return array
+        return np.array([known(target, numbers, row) for row, target in enumerate(targets)], dtype=np.int64)  # (rows,)
+
+    def collate(self, tokens: TokenTable, windows: IntArray, pad: PadSpec) -> Batch:
+        """Pad to one length."""
+        return pad_windows(tokens, windows, pad)
+
+    def run(self, model: "PreTrainedModel", batch: Batch, want: Want = Want()) -> Output:
+        """One forward pass: logits (batch, labels)."""
+        from pellucid.model import forward
+
+        return forward(model, batch, want)
+
+    def loss(self, logits: "torch.Tensor", labels: "torch.Tensor") -> "torch.Tensor":
+        """Cross-entropy, binary cross-entropy averaged over the labels, or squared error: (batch,)."""
+        from torch.nn import functional
+
+        if self.kind == "regression":
+            return functional.mse_loss(logits.squeeze(-1).float(), labels.float(), reduction="none")
+        if self.kind == "multi_label":
+            return functional.binary_cross_entropy_with_logits(logits.float(), labels.float(), reduction="none").mean(-1)
+        return functional.cross_entropy(logits.float(), labels, reduction="none")
+
+    def decode(self, output: Output, batch: Batch, source: "Source | None" = None) -> list[Prediction]:
+        """The label with the highest probability, every label above its threshold, or the number."""
+        rows = [int(row) for row in batch.rows]
+        if self.kind == "regression":
+            return [Prediction(row, float(value), {"value": float(value)}) for row, value in zip(rows, output.logits[:, 0], strict=True)]
+        scores = self.probabilities(output.logits)  # (batch, labels)
+        if self.kind == "multi_label":
+            chosen = scores >= np.array(self.thresholds or [0.5] * len(self.labels), dtype=scores.dtype)  # (batch, labels)
+            answers = [tuple(np.array(self.labels)[mask].tolist()) for mask in chosen]
+            return [self.scored(row, answer, values) for row, answer, values in zip(rows, answers, scores, strict=True)]
+        best = scores.argmax(-1)  # (batch,)
+        return [self.scored(row, self.labels[top], values) for row, top, values in zip(rows, best, scores, strict=True)]
+
+    def probabilities(self, logits: FloatArray) -> FloatArray:
+        """Softmax over the labels, or a sigmoid each: (batch, labels)."""
+        from scipy.special import expit, softmax
+
+        wide = np.asarray(logits, dtype=np.float64)
+        return expit(wide) if self.kind == "multi_label" else softmax(wide, axis=-1)
+
+    def scored(self, row: int, answer: str | tuple[str, ...], values: FloatArray) -> Prediction:
+        """A prediction with its probabilities in label order."""
+        return Prediction(row, answer, dict(zip(self.labels, values.tolist(), strict=True)))
+
+    def metrics(self, answers: Sequence[Prediction], targets: Sequence[Target]) -> Sequence[Score]:
+        """Accuracy and F1, the multi-label scores, or the correlations; the main score first."""
+        given = [prediction.answer for prediction in answers]
+        if self.kind == "regression":
+            return regression_scores(given, [number(target, row) for row, target in enumerate(targets)])
+        scores = multilabel_scores if self.kind == "multi_label" else classification_scores
+        return scores(given, targets, self.labels)
+
+    def view(self, prediction: Prediction, example: Example) -> View:
+        """The text, the answer, and a bar for each label."""
+        answer = ", ".join(prediction.answer) or "(no label)" if isinstance(prediction.answer, tuple) else str(prediction.answer)
+        bars = Bars("scores", tuple(prediction.scores), tuple(prediction.scores.values()))
+        return Stack(f"row {prediction.row}", (Lines("text", tuple(example.fields.values())), Lines("answer", (answer,)), bars))
+
+    def settings(self) -> Mapping[str, Any]:
+        """The fields as plain JSON values."""
+        return {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()}
+
+    @classmethod
+    def from_settings(cls, settings: Mapping[str, Any]) -> Self:
+        """The task again, from what `settings` gave."""
+        names = {field.name for field in fields(cls)}
+        if set(settings) != names:
+            odd = ", ".join(sorted(set(settings) ^ names))
+            raise SettingError(f"the settings of text-classification do not fit: {odd}", cure="Save the model again with this version.")
+        return cls(**{name: tuple(value) if isinstance(value, list) else value for name, value in settings.items()})
+
+
+PROBLEM_TYPES: Mapping[str, str] = {
+    "single_label": "single_label_classification",
+    "multi_label": "multi_label_classification",
+    "regression": "regression",
+}
+
+
+def kind_of_config(problem_type: str | None, outputs: int) -> Kind:
+    """What a checkpoint's config says it does; without a word, one output is a number and several are classes."""
+    for kind, name in PROBLEM_TYPES.items():
+        if name == problem_type and (kind == "regression") == (outputs == 1):
+            return kind  # type: ignore[return-value]  # the keys of PROBLEM_TYPES are kinds
+    return "regression" if outputs == 1 else "single_label"
+
+
+def kind_of(targets: Sequence[Target]) -> tuple[Kind, tuple[Note, ...]]:
+    """What the targets look like: sets of labels, many different numbers that are not all whole, or classes."""
+    change = 'Pass the task SequenceClassification(kind="single_label"), "multi_label" or "regression".'
+    known_targets = [target for target in targets if target is not None]
+    if any(isinstance(target, tuple) for target in known_targets):
+        return "multi_label", (Note("kind multi_label", "the targets are sets of labels", change),)
+    distinct = set(known_targets)
+    try:
+        numbers = [float(target) for target in distinct]  # type: ignore[arg-type]  # not a number: ValueError, below
+    except ValueError:
+        return "single_label", ()
+    if len(distinct) > NUMBERS_ARE_CLASSES_UP_TO and not all(value.is_integer() for value in numbers):
+        return "regression", (Note("kind regression", f"the targets are {len(distinct)} different numbers", change),)
+    return "single_label", ()
+
+
+def known(target: Target, numbers: Mapping[str, int], row: int) -> int:
+    """The class number of a target."""
+    if isinstance(target, str) and target in numbers:
+        return numbers[target]
+    came = "no label" if target is None else f"the label {target!r}"
+    few = ", ".join(repr(name) for name in list(numbers)[:8]) + (", …" if len(numbers) > 8 else "")
+    raise LabelError(f"{came}, expected one of {len(numbers)}: {few}", row=row, cure="Mend the row, or train with the labels of all rows.")
+
+
+def number(target: Target, row: int) -> float:
+    """A target as a finite number."""
+    try:
+        value = float(target)  # type: ignore[arg-type]  # what is no number raises, and is named below
+    except (TypeError, ValueError):
+        value = float("nan")
+    if not np.isfinite(value):
+        raise LabelError(f"expected a finite number, came {target!r}", row=row, cure="Mend the row or drop it.")
+    return value

@@ -1,0 +1,228 @@
+"""The contract of a task as tests that anybody can run.
+
+Takes a task, a checkpoint and a few labelled rows. Gives silence, or a ContractError that names the check and what broke.
+Knows nothing of any one task.
+"""
+
+import inspect
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from pellucid.data import Rows, Split
+from pellucid.errors import PellucidError
+from pellucid.pipelines import Pipeline
+from pellucid.store import load, save
+from pellucid.task import Task
+from pellucid.tasks import TASKS
+from pellucid.types import FloatArray, Output
+
+TOLERANCE = 1e-5  # float32, the same sums in another order
+
+
+class ContractError(AssertionError):
+    """A task that does not keep the contract."""
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What the checks look at: a pipeline with the task in it, its labelled rows, and a folder to write into."""
+
+    pipe: Pipeline
+    split: Split
+    folder: Path
+
+
+def expect(true: bool, what: str) -> None:
+    """Raise ContractError unless `true`."""
+    if not true:
+        raise ContractError(what)
+
+
+def closest(left: FloatArray, right: FloatArray) -> float:
+    """The largest difference between two arrays of one shape; infinity for two shapes."""
+    return float(np.abs(left - right).max(initial=0.0)) if left.shape == right.shape else float("inf")
+
+
+def inputs_fit_the_model(subject: Subject) -> None:
+    """`Batch.inputs` holds only named parameters of the model's forward."""
+    table = subject.pipe.encode(subject.split)
+    batch = subject.pipe.collate(table, np.arange(len(table)))
+    odd = set(batch.inputs) - set(inspect.signature(subject.pipe.model.forward).parameters)
+    expect(not odd, f"collate gave inputs that forward does not name: {sorted(odd)}")
+
+
+def encode_leaves_its_input_alone(subject: Subject) -> None:
+    """Encoding changes neither the texts, nor the targets, nor the tokenizer."""
+    pipe, split = subject.pipe, subject.split
+    columns, targets = split.columns(0, len(split)), split.targets(0, len(split))
+    before = (json.dumps({name: list(texts) for name, texts in columns.items()}), list(targets), pipe.tokenizer.backend_tokenizer.to_str())
+    pipe.task.encode(pipe.tokenizer, columns, targets, pipe.options)
+    after = (json.dumps({name: list(texts) for name, texts in columns.items()}), list(targets), pipe.tokenizer.backend_tokenizer.to_str())
+    expect(before == after, "encode changed the texts, the targets or the tokenizer that it was given")
+
+
+def row_alone_answers_as_in_a_batch(subject: Subject) -> None:
+    """Padding changes no answer."""
+    together = subject.pipe.predict(subject.split)
+    for position in range(len(subject.split)):
+        alone = subject.pipe.predict(subject.split.select([position]))
+        difference = scores_apart(alone[0].scores, together[position].scores)
+        expect(difference <= TOLERANCE, f"row {position}: alone and in a padded batch the scores differ by {difference:.1e}")
+
+
+def scores_apart(left: "dict[str, float] | object", right: "dict[str, float] | object") -> float:
+    """The largest difference between two sets of scores with the same candidates; infinity for other candidates."""
+    if not isinstance(left, dict) or not isinstance(right, dict) or list(left) != list(right):
+        return float("inf")
+    return max((abs(left[name] - right[name]) for name in left), default=0.0)
+
+
+def order_does_not_matter(subject: Subject) -> None:
+    """The rows backwards give the answers backwards."""
+    backwards = subject.split.select(list(range(len(subject.split)))[::-1])
+    forth, back = subject.pipe.predict(subject.split), subject.pipe.predict(backwards)
+    for left, right in zip(list(forth)[::-1], back, strict=True):
+        expect(scores_apart(left.scores, right.scores) <= TOLERANCE, f"row {left.row} answers otherwise when the rows are turned round")
+
+
+def oracle(labels: FloatArray, outputs: int) -> FloatArray:
+    """Logits that say exactly what the labels say: class numbers, zeros and ones, or numbers."""
+    if np.issubdtype(labels.dtype, np.integer):
+        return 40.0 * np.eye(outputs, dtype=np.float32)[np.maximum(labels, 0)]
+    if labels.ndim == 1:
+        return labels[:, None].astype(np.float32)
+    return (80.0 * labels - 40.0).astype(np.float32)
+
+
+def labels_survive(subject: Subject) -> None:
+    """Targets that go in through `encode` come out of `decode` when the model is always right."""
+    pipe, split = subject.pipe, subject.split
+    table = pipe.encode(split)
+    batch = pipe.collate(table, np.arange(len(table)))
+    outputs = pipe.run(batch).logits.shape[-1]
+    predictions = pipe.decode(Output(oracle(np.asarray(batch.labels), outputs)), batch)
+    for prediction, target in zip(predictions, split.targets(0, len(split)), strict=True):
+        same = np.isclose(float(str(target)), prediction.answer) if isinstance(prediction.answer, float) else prediction.answer == target
+        expect(bool(same), f"row {prediction.row}: {target!r} went in and {prediction.answer!r} came out")
+
+
+def loss_is_one_a_row(subject: Subject) -> None:
+    """The loss is finite, one number a row, and its gradient reaches the parameters."""
+    import torch
+
+    pipe = subject.pipe
+    table = pipe.encode(subject.split)
+    batch = pipe.collate(table, np.arange(len(table)))
+    output = pipe.task.run(pipe.model, batch)
+    loss = pipe.task.loss(output.logits, torch.as_tensor(batch.labels, device=output.logits.device))
+    expect(tuple(loss.shape) == (len(batch),), f"loss has the shape {tuple(loss.shape)}, expected ({len(batch)},)")
+    expect(bool(torch.isfinite(loss).all()), "loss is not finite")
+    loss.mean().backward()
+    reached = any(parameter.grad is not None and bool(parameter.grad.any()) for parameter in pipe.model.parameters())
+    pipe.model.zero_grad(set_to_none=True)
+    expect(reached, "the loss does not depend on any parameter")
+
+
+def provenance_sums_up(subject: Subject) -> None:
+    """Every parameter has an origin, and the counts sum to all of them."""
+    everything = sum(parameter.numel() for parameter in subject.pipe.model.parameters())
+    counted = sum(subject.pipe.provenance.counts().values())
+    expect(counted == everything, f"provenance counts {counted:,} parameters, the model has {everything:,}")
+
+
+def settings_come_back(subject: Subject) -> None:
+    """Settings survive JSON."""
+    task = subject.pipe.task
+    again = type(task).from_settings(json.loads(json.dumps(dict(task.settings()))))
+    expect(again == task, f"{task} became {again} on the way through JSON")
+
+
+def saving_is_exact(subject: Subject) -> None:
+    """Save and load give the same task, options, origins and logits to the bit."""
+    folder = save(subject.pipe, subject.folder / "saved")
+    again = load(folder)
+    expect(again.task == subject.pipe.task, f"{subject.pipe.task} became {again.task}")
+    expect(again.options == subject.pipe.options, f"{subject.pipe.options} became {again.options}")
+    expect(again.provenance == subject.pipe.provenance, "the origins of the parameters changed on the way to the disk and back")
+    for left, right in zip(subject.pipe.predict(subject.split), again.predict(subject.split), strict=True):
+        expect(left == right, f"row {left.row}: {left} before saving, {right} after loading")
+
+
+def trace_answers_as_predict(subject: Subject) -> None:
+    """Looking does not change the answer."""
+    for position in range(min(3, len(subject.split))):
+        one = subject.split.select([position])
+        looked, plain = subject.pipe.trace(subject.split[position]).prediction, subject.pipe.predict(one)[0]
+        expect(
+            looked.answer == plain.answer and scores_apart(looked.scores, plain.scores) <= TOLERANCE,
+            f"row {position}: {looked} is not {plain}",
+        )
+
+
+def errors_name_the_row(subject: Subject) -> None:
+    """A row without a target is refused by its number when targets are wanted."""
+    split, task = subject.split, subject.pipe.task
+    targets = split.targets(0, len(split))
+    targets[1] = None
+    try:
+        task.encode(subject.pipe.tokenizer, split.columns(0, len(split)), targets, subject.pipe.options)
+    except PellucidError as error:
+        expect("row 1" in str(error), f"the error does not name row 1: {error}")
+        expect(bool(error.cure), f"the error says nothing of what to do: {error}")
+    else:
+        raise ContractError("a row without a target was encoded without a word")
+
+
+def perfect_answers_score_best(subject: Subject) -> None:
+    """Predictions that are right score better than predictions that are shuffled."""
+    pipe, split = subject.pipe, subject.split
+    table = pipe.encode(split)
+    batch = pipe.collate(table, np.arange(len(table)))
+    logits = oracle(np.asarray(batch.labels), pipe.run(batch).logits.shape[-1])
+    targets = split.targets(0, len(split))
+    right = pipe.task.metrics(pipe.decode(Output(logits), batch), targets)[0]
+    shifted = pipe.task.metrics(pipe.decode(Output(np.roll(logits, 1, axis=0)), batch), targets)[0]
+    expect(right.value > shifted.value, f"{right.name}: {right.value} when right, {shifted.value} when wrong")
+
+
+CHECKS: tuple[Callable[[Subject], None], ...] = (
+    inputs_fit_the_model,
+    encode_leaves_its_input_alone,
+    row_alone_answers_as_in_a_batch,
+    order_does_not_matter,
+    labels_survive,
+    loss_is_one_a_row,
+    provenance_sums_up,
+    settings_come_back,
+    trace_answers_as_predict,
+    errors_name_the_row,
+    perfect_answers_score_best,
+    saving_is_exact,
+)
+
+
+def subject_of(task: str | Task, checkpoint: str | Path, rows: Rows, *, folder: Path) -> Subject:
+    """A pipeline with this task on that checkpoint, ready for the checks; dropout is off."""
+    pipe = Pipeline.new(task, checkpoint, rows)
+    pipe.model.eval()
+    return Subject(pipe, rows.train, folder)
+
+
+def check_task(task: str | Task, checkpoint: str | Path, rows: Rows, *, folder: Path) -> tuple[str, ...]:
+    """Run the whole contract; gives the names of the checks that passed. Raises ContractError at the first that does not.
+
+    `rows` needs at least four labelled training rows with different targets. The task must be in `pellucid.tasks.TASKS`
+    or an entry point of the group "pellucid.tasks", so that a saved folder can be opened.
+    """
+    subject = subject_of(task, checkpoint, rows, folder=folder)
+    for check in CHECKS:
+        try:
+            check(replace(subject))
+        except ContractError as error:
+            raise ContractError(f"{check.__name__}: {error}") from error
+    known = "" if subject.pipe.task.tag in TASKS else " (from elsewhere)"
+    return tuple(f"{check.__name__}{known}" for check in CHECKS)

@@ -1,0 +1,279 @@
+"""A real fastai Learner whose model is the bare transformers model.
+
+Takes a pipeline and rows, or loaders made from it. Gives a Learner with fastai's verbs and with sizes that suit transformers.
+Knows nothing of how rows become batches or of what a label means: the blocks and the task say that.
+"""
+
+import warnings
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
+
+import fastai.callback.hook  # noqa: F401  # importing it gives a Learner its summary()
+import numpy as np
+import torch
+from fastai.callback.core import Callback
+from fastai.callback.fp16 import MixedPrecision
+from fastai.callback.schedule import ParamScheduler, SchedLin, combine_scheds
+from fastai.data.core import DataLoaders
+from fastai.imports import dispatch
+from fastai.learner import Learner
+from fastcore.foundation import L
+
+from pellucid.data import Rows
+from pellucid.errors import DataError, SettingError, StorageError
+from pellucid.files import atomic_folder
+from pellucid.groups import layer_groups
+from pellucid.training.batch_text import TokenInputs
+from pellucid.training.fastai_blocks import LoaderOptions, TokenLoader, dataloaders, show_rows
+from pellucid.training.fastai_optimizer import FusedAdamW
+from pellucid.training.fastai_scores import TaskLoss, score_columns
+from pellucid.types import Batch
+from pellucid.weights import load_state, load_weights, save_state, save_weights
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+    from pellucid.pipelines import Pipeline
+    from pellucid.token_table import PadSpec
+
+WEIGHTS, OPTIMIZER = "weights.safetensors", "optimizer.safetensors"
+HEAD_FACTOR = 20  # a new head alone stands and needs a higher learning rate than a trained body: 20 × 5e-5 = 1e-3
+
+
+@dataclass(frozen=True, slots=True)
+class LearnerOptions:
+    """The sizes that a transformer wants.
+
+    `lr` is the highest learning rate, reached after the share `warmup` of the steps; `wd` the weight decay (none on biases and norms).
+    `path` and `model_dir` say where `learn.save` and the callbacks write.
+    """
+
+    lr: float = 5e-5
+    wd: float = 0.01
+    warmup: float = 0.1
+    loaders: LoaderOptions = field(default_factory=LoaderOptions)
+    path: Path | None = None
+    model_dir: str = "models"
+
+
+class PellucidLearner(Learner):
+    """fastai's Learner over a pipeline: `learn.model is pipe.model`, and every batch goes through the task's `run` and `loss`.
+
+    Where this says nothing, fastai does as always: lr_find, fit, freeze, unfreeze, callbacks, Interpretation.
+    """
+
+    def __init__(
+        self, dls: DataLoaders, pipe: "Pipeline", options: LearnerOptions, metrics: Sequence[Any] | None = None, cbs: Any = None
+    ) -> None:
+        self.pipe, self.options = pipe, options
+        super().__init__(
+            dls,
+            pipe.model,
+            loss_func=TaskLoss(pipe.task),
+            opt_func=FusedAdamW(pipe.model),
+            lr=options.lr,
+            splitter=self.split_layers,
+            cbs=cbs,
+            metrics=score_columns(pipe.task, metrics),
+            path=options.path,
+            model_dir=options.model_dir,
+            wd=options.wd,
+            train_bn=False,
+            moms=(0.9, 0.9, 0.9),
+        )
+
+    def split_layers(self, model: "PreTrainedModel") -> list[list[torch.nn.Parameter]]:
+        """The parameters by layer: embeddings, each block, head; new weights inside the body train with the head."""
+        named = dict(model.named_parameters())
+        return [[named[name] for name in group.parameters] for group in layer_groups(model, self.pipe.provenance.new_names())]
+
+    def _do_one_batch(self) -> None:
+        inputs = self.xb[0]
+        rows = np.arange(len(inputs["input_ids"]))
+        batch = Batch(inputs, None, rows, np.zeros_like(rows), np.full_like(rows, inputs["input_ids"].shape[-1]))
+        self.pred = self.pipe.task.run(self.model, batch).logits
+        self("after_pred")
+        if len(self.yb):
+            self.loss_grad = self.loss_func(self.pred, *self.yb)
+            self.loss = self.loss_grad.clone()
+        self("after_loss")
+        if self.training and len(self.yb):
+            self._do_grad_opt()
+
+    def fit_one_cycle(self, n_epoch: int, lr_max: Any = None, pct_start: float | None = None, **kwargs: Any) -> None:
+        """The one cycle of fastai, with the share of warm-up that LearnerOptions says."""
+        super().fit_one_cycle(n_epoch, lr_max, pct_start=self.options.warmup if pct_start is None else pct_start, **kwargs)
+
+    def fit_linear(self, n_epoch: int, lr: float | None = None, warmup: float | None = None, cbs: Any = None) -> None:
+        """Warm up in a straight line, then down to zero in another: the schedule of most papers on transformers."""
+        share = self.options.warmup if warmup is None else warmup
+        top = self.lr if lr is None else lr
+        line = combine_scheds([share, 1 - share], [SchedLin(0.0, top), SchedLin(top, 0.0)]) if share > 0 else SchedLin(top, 0.0)
+        self.fit(n_epoch, top, cbs=[ParamScheduler({"lr": line}), *L(cbs)])
+
+    def fine_tune(self, epochs: int, base_lr: float | None = None, freeze_epochs: int = 1, lr_mult: float = 5, **kwargs: Any) -> None:
+        """Train the head alone for `freeze_epochs`, at 20 times `base_lr`; then everything for `epochs`.
+
+        The embeddings then get `base_lr / lr_mult`, the head `base_lr`, the blocks what lies between.
+        """
+        base = self.lr if base_lr is None else base_lr
+        if freeze_epochs:
+            self.freeze()
+            self.fit_one_cycle(freeze_epochs, slice(base * HEAD_FACTOR), **kwargs)
+        self.unfreeze()
+        self.fit_one_cycle(epochs, slice(base / lr_mult, base), **kwargs)
+
+    def get_preds(self, ds_idx: int = 1, dl: Any = None, with_input: bool = False, reorder: bool = True, **kwargs: Any) -> tuple[Any, ...]:
+        """As in fastai; with inputs, the rows are run in their own order and the inputs come padded to one width."""
+        if not with_input:
+            return super().get_preds(ds_idx, dl, reorder=reorder, **kwargs)
+        loader = self.dls[ds_idx] if dl is None else dl
+        if isinstance(loader, TokenLoader):
+            loader = loader.new(shuffle=False, drop_last=False, get_idxs=InOrder(len(loader.table)))
+        inputs, *found = super().get_preds(dl=loader, with_input=True, reorder=False, **kwargs)
+        return (TokenInputs({name: rectangle(rows, padding(self.pipe.pad, name)) for name, rows in inputs.items()}), *found)
+
+    def predict(self, item: Any, rm_type_tfms: Any = None, with_input: bool = False) -> Any:
+        """(label, its number, probabilities) for one text, as in fastai; a list of those for a list of texts."""
+        several = isinstance(item, list | L)
+        predictions = self.pipe.predict(list(item) if several else [item])
+        scores = self.loss_func.activation(torch.from_numpy(predictions.logits))
+        answers = predictions.answers()
+        numbers = torch.from_numpy(self.loss_func.task.label_array(answers))
+        found = [(answer, number, row) for answer, number, row in zip(answers, numbers, scores, strict=True)]
+        if with_input:
+            return [(text, *one) for text, one in zip(item, found, strict=True)] if several else (item, *found[0])
+        return found if several else found[0]
+
+    def save(self, file: str | Path, with_opt: bool = True) -> Path:
+        """Write weights, and the optimizer's state where there is one, into the folder `path/model_dir/file.pth`, without pickle."""
+        target = self.checkpoint_path(file)
+        with atomic_folder(target) as fresh:
+            save_weights(self.model, fresh / WEIGHTS)
+            if with_opt and self.opt is not None:
+                save_state(self.opt.state_dict(), fresh / OPTIMIZER)
+        return target
+
+    def load(
+        self, file: str | Path, device: Any = None, with_opt: bool = True, strict: bool = True, weights_only: bool = True
+    ) -> "PellucidLearner":
+        """Read what `save` wrote; every weight must fit. `strict` and `weights_only` can only be true here, whatever is passed."""
+        source = self.checkpoint_path(file)
+        if not source.is_dir():
+            there = ", ".join(sorted(path.stem for path in source.parent.glob("*.pth"))) or "nothing"
+            raise StorageError(
+                f"there is no saved {Path(file).name!r}", place=str(source), cure=f"Call learn.save first. Saved there: {there}."
+            )
+        if self.opt is None:
+            self.create_opt()
+        load_weights(self.model, source / WEIGHTS)
+        if with_opt and (source / OPTIMIZER).exists():
+            self.opt.load_state_dict(load_state(source / OPTIMIZER))
+        elif with_opt:
+            warnings.warn(f"{source} has no state of the optimizer; it starts afresh", stacklevel=2)
+        return self
+
+    def checkpoint_path(self, file: str | Path) -> Path:
+        """Where a saved state of this name lies; fastai's callbacks look for the ending."""
+        path = self.path / self.model_dir / file
+        return path if path.suffix == ".pth" else path.with_name(f"{path.name}.pth")
+
+    def export(self, fname: str = "export.pkl", pickle_module: Any = None, pickle_protocol: int = 2) -> NoReturn:
+        """Refused: fastai's export is a pickle, which can run anything when it is opened."""
+        cure = 'Call pl.save(learn.pipe, "my_model"): a plain transformers folder that pl.load and transformers both open.'
+        raise SettingError("learn.export writes a pickle, and pellucid writes none", place=fname, cure=cure)
+
+
+class InOrder:
+    """The order of the rows, for a loader that must not sort them."""
+
+    def __init__(self, count: int) -> None:
+        self.count = count
+
+    def __call__(self) -> range:
+        """The rows as they stand."""
+        return range(self.count)
+
+
+class BFloat16(Callback):
+    """Forward passes in bfloat16 where it pays, on a CPU as on a GPU; weights, loss and gradients' sums stay float32.
+
+    fastai's own MixedPrecision knows CUDA only. A CPU without bfloat16 instructions becomes slower by it.
+    """
+
+    order = MixedPrecision.order
+
+    def __init__(self) -> None:
+        self.context: AbstractContextManager[Any] | None = None
+
+    def before_batch(self) -> None:
+        """Start to compute in bfloat16."""
+        device = next(self.learn.model.parameters()).device.type
+        self.context = torch.autocast(device, dtype=torch.bfloat16)
+        self.context.__enter__()
+
+    def after_pred(self) -> None:
+        """Stop, and give logits in float32."""
+        self.leave()
+        self.learn.pred = self.learn.pred.float()
+
+    def after_cancel_batch(self) -> None:
+        """Stop where another callback ended the batch early."""
+        self.leave()
+
+    def leave(self) -> None:
+        """Leave bfloat16 if it is on."""
+        context, self.context = self.context, None
+        if context is not None:
+            context.__exit__(None, None, None)
+
+
+def learner(
+    pipe: "Pipeline",
+    data: Rows | DataLoaders,
+    *,
+    options: LearnerOptions = LearnerOptions(),
+    metrics: Sequence[Any] | None = None,
+    cbs: Callback | Callable[[], Callback] | Sequence[Any] | None = None,
+) -> PellucidLearner:
+    """A fastai Learner for this pipeline, on rows or on loaders made from it.
+
+    `metrics` are names of the task's scores (accuracy, f1_weighted, …) or metrics of fastai's; `cbs` are fastai's callbacks.
+    Raises SettingError for loaders that were not made by pellucid or for another pipeline, DataError, LabelError, TokenizerError.
+    """
+    dls = dataloaders(pipe, data, options=options.loaders) if isinstance(data, Rows) else data
+    for loader in getattr(dls, "loaders", [None]):
+        if not isinstance(loader, TokenLoader):
+            cure = "Pass rows, pl.dataloaders(pipe, rows), or loaders of a DataBlock with pl.TextBlock(pipe)."
+            raise SettingError(f"these are not loaders that pellucid made: {type(loader or data).__name__}", place="data", cure=cure)
+        if loader.pipe.tokenizer is not pipe.tokenizer or loader.pipe.task != pipe.task or loader.pipe.options != pipe.options:
+            cure = "Make the loaders from the pipeline that is trained."
+            raise SettingError("the loaders were made for another pipeline: tokenizer, labels or options differ", place="data", cure=cure)
+    if dls.train.table.labels is None:
+        raise DataError(
+            "the training rows have no labels", place="data", cure="Read the rows with label=, or a DataBlock with a block for them."
+        )
+    return PellucidLearner(dls, pipe, options, metrics, cbs)
+
+
+def padding(pad: "PadSpec", name: str) -> int:
+    """What stands where an input is longer than its text."""
+    return {"input_ids": pad.pad_id, "token_type_ids": pad.pad_type_id}.get(name, 0)
+
+
+def rectangle(rows: Any, value: int) -> torch.Tensor:
+    """(rows, widest) from rows of different widths, filled up on the right."""
+    return rows if isinstance(rows, torch.Tensor) else torch.nn.utils.rnn.pad_sequence(list(rows), batch_first=True, padding_value=value)
+
+
+@dispatch
+def plot_top_losses(x: TokenInputs, y: Any, samples: Any, outs: Any, raws: Any, losses: Any) -> None:
+    """The rows that the model was most wrong about, as a table; fastai's Interpretation finds this by the type of the inputs."""
+    rows = [
+        (*sample, *out, round(float(scores.max()), 4), round(float(loss), 4))
+        for sample, out, scores, loss in zip(samples, outs, raws, losses, strict=True)
+    ]
+    show_rows("top losses", ("text", "label", "predicted", "probability", "loss"), rows, 150)

@@ -1,0 +1,103 @@
+"""Rows as fastai's datasets hand them over, and the table of tokens that comes of them.
+
+Takes a pipeline with a split, or the items of fastai's Datasets. Gives token tables with targets.
+Knows nothing of batches, loaders or training.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from fastai.data.transforms import CategoryMap
+
+from pellucid.data import Split
+from pellucid.errors import DataError, LabelError
+from pellucid.given import as_split
+from pellucid.labels import canonical_label
+
+if TYPE_CHECKING:
+    from pellucid.pipelines import Pipeline
+    from pellucid.tokens import TokenTable
+
+
+class PickedRows:
+    """The rows of a split as fastai's Interpretation wants them: `iloc[[3, 1]]` gives a split of those two."""
+
+    def __init__(self, split: Split) -> None:
+        self.split = split
+
+    def __len__(self) -> int:
+        return len(self.split)
+
+    @property
+    def iloc(self) -> "PickedRows":
+        """What can be indexed by position, in pandas' word."""
+        return self
+
+    def __getitem__(self, positions: Any) -> Split:
+        return self.split.select(np.atleast_1d(np.asarray(positions, dtype=np.int64)))
+
+
+class TokenRows:
+    """A split and its tokens as a fastai dataset: `[i]` is (text, …, target), `vocab` the label names in the order of the head."""
+
+    n_inp = 1
+
+    def __init__(self, pipe: "Pipeline", split: Split, cache: Path | None = None) -> None:
+        self.split = split
+        self.table = pipe.encode(split, cache=cache)
+        self.items = PickedRows(split)
+        names = getattr(pipe.task, "labels", ())
+        if names:
+            self.vocab = CategoryMap(list(names), sort=False)
+
+    def __len__(self) -> int:
+        return len(self.split)
+
+    def __getitem__(self, position: int) -> tuple[Any, ...]:
+        example = self.split[position]
+        return (*example.fields.values(), example.target)
+
+
+def encode_items(pipe: "Pipeline", items: Sequence[Any], n_inp: int, cache: Path | None) -> "TokenTable":
+    """The tokens of fastai's items, (text, …, target) each; the targets are numbers already, as CategoryBlock and its kin give them."""
+    reads = pipe.task.reads
+    tuples = [item if isinstance(item, tuple) else (item,) for item in items]
+    table = pipe.encode(as_split([text_fields(item[:n_inp], reads, row) for row, item in enumerate(tuples)], reads), cache=cache)
+    targets = [item[n_inp:] for item in tuples]
+    if not targets or not targets[0]:
+        return table
+    if len(targets[0]) > 1:
+        raise DataError(f"expected one target a row, came {len(targets[0])}", place="DataBlock", cure="Pass one block after the TextBlock.")
+    labels = np.stack([np.asarray(target[0]) for target in targets])
+    return table.with_labels(labels.astype(np.int64 if labels.dtype.kind in "iub" and labels.ndim == 1 else np.float32))
+
+
+def text_fields(given: tuple[Any, ...], reads: tuple[str, ...], row: int) -> Any:
+    """What `as_split` reads: a text, or a dict of the texts that the task wants."""
+    if len(reads) == 1 and len(given) == 1:
+        return given[0]
+    if len(given) == 1 and isinstance(given[0], dict):
+        return given[0]
+    texts = tuple(given[0]) if len(given) == 1 and not isinstance(given[0], str) else given
+    if len(texts) != len(reads):
+        raise DataError(
+            f"expected {len(reads)} texts ({', '.join(reads)}), came {len(texts)}",
+            place=f"row {row}",
+            cure="Let get_x give them as a tuple.",
+        )
+    return dict(zip(reads, texts, strict=True))
+
+
+def check_vocab(vocab: Any, labels: Sequence[str]) -> None:
+    """The classes that fastai's block counted must be the labels of the head, in that order. Raises LabelError."""
+    if vocab is None or not labels:
+        return
+    names = [canonical_label(name) for name in vocab]
+    if names != list(labels):
+        raise LabelError(
+            f"the model's labels are {', '.join(labels)}, those of the block are {', '.join(map(str, names))}",
+            place="CategoryBlock",
+            cure=f"Pass CategoryBlock(vocab={list(labels)!r}, sort=False), or make the pipeline from the same rows.",
+        )
