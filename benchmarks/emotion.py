@@ -11,9 +11,8 @@ import argparse
 from time import perf_counter
 
 import contest
-from material import DATA
-
 import pellucid as pl
+from material import DATA
 
 
 def emotion_rows(limit: int) -> pl.Rows:

@@ -14,8 +14,9 @@ from pathlib import Path
 from time import perf_counter
 from typing import Any
 
-import contest
 import numpy as np
+
+import contest
 from material import material, scratch, starting_point
 
 CONTESTANTS = ("pellucid", "floor", "pipeline_1", "pipeline_32")

@@ -118,7 +118,7 @@ def main() -> None:
 
 def train_steps(learn: Any, steps: int) -> None:
     """Stop the epoch after so many steps."""
-    from fastai.callback.core import CancelFitException, Callback
+    from fastai.callback.core import Callback, CancelFitException
 
     class StopAfter(Callback):  # type: ignore[misc]
         def after_batch(self) -> None:

@@ -18,8 +18,9 @@ from pathlib import Path
 from time import perf_counter
 from typing import Any
 
-import contest
 import numpy as np
+
+import contest
 from material import material, scratch, starting_point
 
 CONTESTANTS = ("pellucid", "floor", "trainer_grouped", "trainer_random")

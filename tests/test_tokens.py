@@ -187,10 +187,8 @@ def test_any_text_gets_the_ids_of_transformers(tokenizers: dict[str, Any], texts
 @pytest.mark.parametrize("kind", ["minilm", "roberta", "t5"])
 def test_real_reviews_get_the_ids_of_transformers(tokenizers: dict[str, Any], shared_data: Path, kind: str) -> None:
     texts = imdb(shared_data)
-    tokenizer = deepcopy(tokenizers[kind])
-    tokenizer.model_max_length = 512
     for max_length in (None, 64, 511):
-        assert_parity(tokenizer, [texts], TokenOptions(max_length=max_length))
+        assert_parity(tokenizers[kind], [texts], TokenOptions(max_length=max_length))
 
 
 @pytest.mark.parametrize("kind", ["minilm", "roberta", "t5"])

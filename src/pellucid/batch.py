@@ -45,8 +45,9 @@ def pad(tokens: TokenTable, windows: IntArray, spec: PadSpec) -> Batch:
     the length to pad to.
     """
     chosen = np.asarray(windows, dtype=np.int64)  # (batch,)
-    if len(chosen) and not (0 <= int(chosen.min()) and int(chosen.max()) < len(tokens)):
-        raise SettingError(f"the table has {len(tokens)} windows, asked for {int(chosen.max())}", place="windows", cure="Count from 0.")
+    outside = chosen[(chosen < 0) | (chosen >= len(tokens))]
+    if len(outside):
+        raise SettingError(f"the table has {len(tokens)} windows, asked for window {outside[0]}", place="windows", cure="Count from 0.")
     starts = np.asarray(tokens.starts)[chosen]
     lengths = np.asarray(tokens.starts)[chosen + 1] - starts  # (batch,)
     width = _width(lengths, spec)
@@ -105,6 +106,8 @@ def plan_training(
         raise SettingError(
             "a training plan needs a size of its batches", cure="Give batch_size (rows), or budget=TokenBudget(max_tokens=...)."
         )
+    if min(seed, epoch) < 0:
+        raise SettingError(f"seed and epoch are whole numbers from 0 up, not {seed} and {epoch}", cure="Use another seed.")
     lengths = _checked_lengths(lengths)
     if len(lengths) == 0:
         return []

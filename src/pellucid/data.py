@@ -24,7 +24,7 @@ from pellucid.roles import Asked, Roles, find_roles
 from pellucid.row_store import TableWriter, schema_of, stored
 from pellucid.splitting import key_of, validation_mask
 from pellucid.types import BoolArray, Columns, Example, IntArray, Note, Target
-from pellucid.view import Lines, Stack, Table, View
+from pellucid.view import Cell, Lines, Stack, Table, View
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -135,7 +135,9 @@ class Rows:
         """The splits with their labels, a few rows, and what was chosen."""
         counts = {name: label_counts(split) for name, split in self.splits.items()}
         labels = list(dict.fromkeys(label for found in counts.values() for label in found))[:LABELS_SHOWN]
-        lines = tuple((name, len(split), *(counts[name].get(label, 0) for label in labels)) for name, split in self.splits.items())
+        lines: tuple[tuple[Cell, ...], ...] = tuple(
+            (name, len(split), *(counts[name].get(label, 0) for label in labels)) for name, split in self.splits.items()
+        )
         first = next(iter(self.splits.values()))
         peek = [first[position] for position in range(min(3, len(first)))]
         texts = tuple((one.row, " ⏐ ".join(one.fields.values())[:160], str(one.target)) for one in peek)

@@ -17,7 +17,8 @@ import numpy as np
 from pellucid.batch import TokenBudget, plan_sorted
 from pellucid.data import Rows, Split
 from pellucid.given import as_split
-from pellucid.task import Source, Task
+from pellucid.portraits import weight_lines
+from pellucid.task import Source, Task, settings_of
 from pellucid.tasks import task_class
 from pellucid.tokens import PadSpec, TokenOptions, TokenTable, encode_split, load_tokenizer, pad_spec, tokens_of
 from pellucid.types import Batch, Example, FloatArray, IntArray, Note, Output, Prediction, Tokens, Trace, Want
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from pellucid.provenance import Provenance
 
 PREDICT_BUDGET = TokenBudget(max_tokens=4096, max_rows=256)
+DECODED_AT_ONCE = 1024  # rows
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +78,7 @@ class Pipeline:
         if rows is not None:
             chosen, notes = chosen.for_rows(rows.train)
         found = resolve(checkpoint)
-        tokenizer, tokenizer_notes = load_tokenizer(found)
+        tokenizer, tokenizer_notes = load_tokenizer(found.folder)
         chosen, built = chosen.build(str(checkpoint), model or ModelOptions())
         set_pad_token(built.model, tokenizer.pad_token_id)
         options, length_notes = with_length(tokens or TokenOptions(), tokenizer, built.model)
@@ -102,7 +104,7 @@ class Pipeline:
                 "decode",
                 "Output",
                 "Prediction",
-                f"{type(self.task).__name__}: {', '.join(f'{k}={v}' for k, v in self.task.settings().items())}",
+                f"{type(self.task).__name__}: {', '.join(f'{k}={v}' for k, v in settings_of(self.task).items())}",
             ),
         )
 
@@ -116,7 +118,7 @@ class Pipeline:
     def encode(self, split: Split, *, cache: Path | None = None) -> TokenTable:
         """Tokenize all rows of a split, with their targets where it has them; kept in the folder `cache` if one is given."""
         encode = partial(self.task.encode, self.tokenizer)
-        key = json.dumps([self.task.tag, dict(self.task.settings())], sort_keys=True)
+        key = json.dumps([self.task.tag, settings_of(self.task)], sort_keys=True)
         return encode_split(encode, split, options=self.options, tokenizer=self.tokenizer, cache=cache, key=key)
 
     def collate(self, tokens: TokenTable, windows: IntArray) -> Batch:
@@ -191,7 +193,9 @@ class Pipeline:
         prediction = self.decode(output, batch, source)[0]
         seconds = {"encode": encoded - read, "collate": collated - encoded, "run": ran - collated, "decode": perf_counter() - ran}
         tokens = tuple(source.tokens(0, window) for window in range(len(table)))
-        return Trace(example, tokens, batch, output, prediction, {"read": read - start, **seconds}, self.notes)
+        counts = {str(origin): count for origin, count in self.provenance.counts().items()}
+        weights = weight_lines(counts, sorted(self.provenance.new_names()))
+        return Trace(example, tokens, batch, output, prediction, {"read": read - start, **seconds}, self.notes, weights)
 
 
 def with_length(
@@ -254,7 +258,17 @@ class Predictions(Sequence[Prediction]):
         return self.pipe.decode(self.outputs[batch].take(one), self.batches[batch].take(one), source)[0]
 
     def __iter__(self) -> Iterator[Prediction]:
-        return (self[position] for position in range(len(self)))
+        for start in range(0, len(self), DECODED_AT_ONCE):
+            yield from self.decoded(start, min(start + DECODED_AT_ONCE, len(self)))
+
+    def decoded(self, start: int, stop: int) -> list[Prediction]:
+        """The predictions of rows start to stop (exclusive), in one call of `decode` where their logits have one shape."""
+        picked = [(self.outputs[batch].logits[place], self.batches[batch], place) for batch, place in self.places[start:stop]]
+        if len({logits.shape for logits, _, _ in picked}) != 1:
+            return [self[position] for position in range(start, stop)]
+        columns = ([getattr(batch, name)[place] for _, batch, place in picked] for name in ("rows", "windows", "lengths"))
+        batch = Batch({}, None, *map(np.array, columns))
+        return self.pipe.decode(Output(np.stack([logits for logits, _, _ in picked])), batch, SplitSource(self.pipe, self.split))
 
     def answers(self) -> list[str | float | tuple[str, ...]]:
         """The answers alone, in the order of the rows."""

@@ -24,6 +24,7 @@ from pellucid.files import atomic_folder, copy_file, read_bytes_checked, recover
 from pellucid.manifest import MANIFEST, is_active, parse_json, read_manifest, unlisted, verify, write_manifest
 from pellucid.pipelines import Pipeline
 from pellucid.process import quiet_transformers
+from pellucid.task import settings_of, task_from
 from pellucid.tasks import task_class
 from pellucid.tokens import TokenOptions, load_tokenizer
 from pellucid.types import Note
@@ -138,7 +139,7 @@ def _load(folder: Path, manifest: Mapping[str, Any], device: str) -> Pipeline:
     place = str(folder)
     try:
         recorded = {name: (str(dtype), tuple(shape)) for name, (dtype, shape) in manifest["weights"].items()}
-        task = task_class(manifest["task"]["tag"]).from_settings(manifest["task"]["settings"])
+        task = task_from(task_class(manifest["task"]["tag"]), manifest["task"]["settings"])
         options = TokenOptions.from_settings({**manifest["tokens"]})
         notes = tuple(Note(**note) for note in manifest["notes"])
         provenance = Provenance.from_json(manifest["provenance"])
@@ -155,7 +156,7 @@ def _load(folder: Path, manifest: Mapping[str, Any], device: str) -> Pipeline:
     if unknown:
         cure = "Take a whole copy of the folder."
         raise CheckpointError(f"the weight {unknown[0]!r} was not in the file ({len(unknown)} in all)", place=place, cure=cure)
-    if dict(built_task.settings()) != dict(task.settings()):
+    if settings_of(built_task) != settings_of(task):
         raise CheckpointError("config.json does not fit the task's settings", place=place, cure="Take a whole copy of the folder.")
     _own_memory(built.model)
     pipe = Pipeline(built_task, tokenizer, built.model, options, provenance, checkpoint, notes)
@@ -199,7 +200,7 @@ def _description(pipe: Pipeline) -> dict[str, Any]:
     """What pellucid.json says beside the golden examples and the files."""
     provenance = dict(pipe.provenance.to_json())
     return {
-        "task": {"tag": pipe.task.tag, "settings": dict(pipe.task.settings())},
+        "task": {"tag": pipe.task.tag, "settings": settings_of(pipe.task)},
         "labels": list(getattr(pipe.task, "labels", ())),
         "tokens": dict(pipe.options.settings()),
         "attention": getattr(pipe.model.config, "_attn_implementation", None) or "sdpa",

@@ -11,14 +11,17 @@ Its methods, in the order of the pipeline, are the differences between it and ev
     collate token table → batch              run       batch → output, in torch
     loss    logits, labels → loss a row      decode    output → predictions
     metrics predictions, targets → scores    view      how one prediction looks
+    settled what held-out rows decide: thresholds, kept with the model
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import fields
 from typing import TYPE_CHECKING, Any, Protocol, Self
 
+from pellucid.errors import SettingError
 from pellucid.metrics import Score
 from pellucid.tokens import PadSpec, TokenOptions, TokenTable
-from pellucid.types import Batch, Columns, Example, IntArray, Note, Output, Prediction, Target, Tokens, Want
+from pellucid.types import Batch, Columns, Example, FloatArray, IntArray, Note, Output, Prediction, Target, Tokens, Want
 from pellucid.view import View
 
 if TYPE_CHECKING:
@@ -58,6 +61,11 @@ class Task(Protocol):
         """The same task with the settings that follow from the training rows, and what was chosen."""
         ...
 
+    @property
+    def kind(self) -> str:
+        """What its answers are, where a task has several kinds: "single_label", "multi_label", "regression"."""
+        ...
+
     def build(self, checkpoint: str, options: "ModelOptions") -> tuple[Self, "Built"]:
         """The model with this task's head; the task comes back with its labels in the order of the head."""
         ...
@@ -66,6 +74,10 @@ class Task(Protocol):
         self, tokenizer: "PreTrainedTokenizerBase", columns: Columns, targets: Sequence[Target] | None, options: TokenOptions
     ) -> TokenTable:
         """Tokenize rows; `targets` become `labels` where given. Does not change its input."""
+        ...
+
+    def label_array(self, targets: Sequence[Target]) -> IntArray | FloatArray:
+        """Targets as the numbers that the loss wants, (rows, …); raises LabelError with the row."""
         ...
 
     def collate(self, tokens: TokenTable, windows: IntArray, pad: PadSpec) -> Batch:
@@ -92,11 +104,21 @@ class Task(Protocol):
         """How one prediction looks."""
         ...
 
-    def settings(self) -> Mapping[str, Any]:
-        """The fields as plain JSON values."""
+    def settled(self, answers: Sequence[Prediction], targets: Sequence[Target]) -> tuple[Self, tuple[Note, ...]]:
+        """The same task with what held-out rows decide (thresholds), and what was decided; itself where there is nothing."""
         ...
 
-    @classmethod
-    def from_settings(cls, settings: Mapping[str, Any]) -> Self:
-        """The task again, from what `settings` gave. Raises SettingError for an unknown or missing field."""
-        ...
+
+def settings_of(task: Task) -> dict[str, Any]:
+    """The fields of a task as plain JSON values."""
+    values = {field.name: getattr(task, field.name) for field in fields(task)}  # type: ignore[arg-type]  # a task is a dataclass
+    return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
+
+
+def task_from(kind: type[Task], settings: Mapping[str, Any]) -> Task:
+    """The task again, from what `settings_of` gave. Raises SettingError for an unknown or missing field."""
+    names = {field.name for field in fields(kind)}  # type: ignore[arg-type]  # a task is a dataclass
+    if set(settings) != names:
+        odd = ", ".join(sorted(set(settings) ^ names))
+        raise SettingError(f"the settings of {kind.__name__} do not fit: {odd}", cure="Save the model again with this version.")
+    return kind(**{name: tuple(value) if isinstance(value, list) else value for name, value in settings.items()})

@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from pellucid.errors import SettingError, TokenizerError
 from pellucid.token_table import TokenOptions
-from pellucid.tokenizer import effective_max_length, private_twin, rust_panics_as_errors
+from pellucid.tokenizer import asked_max_length, private_twin, rust_panics_as_errors
 from pellucid.types import Columns
 
 if TYPE_CHECKING:
@@ -84,7 +84,7 @@ def recipe_of(tokenizer: "PreTrainedTokenizerBase", reads: tuple[str, ...], opti
     twin = private_twin(tokenizer, options.special_tokens_in_text)
     parts = _template(twin, len(reads))
     strategy = options.truncation_strategy
-    max_length = None if strategy == "do_not_truncate" else effective_max_length(tokenizer, options)[0]
+    max_length = None if strategy == "do_not_truncate" else asked_max_length(tokenizer, options)
     special = sum(len(part.ids) for part in parts if part.field is None)
     if max_length is not None and max_length <= special:
         raise SettingError(

@@ -61,10 +61,10 @@ def effective_max_length(
 ) -> tuple[int | None, Note | None]:
     """The most tokens of a row: the least of what was asked, what the tokenizer says and what the model has positions for.
 
-    None where nobody says. The Note tells where the answer is not simply what was asked or what the tokenizer says.
+    None where nobody says. The Note tells where the answer is not simply what was asked or what the tokenizer says. Put the answer into
+    `options.max_length`: `encode` and `pad_spec` take that at its word, as transformers does.
     """
-    stated = getattr(tokenizer, "model_max_length", None)
-    said = int(stated) if stated is not None and stated < UNKNOWN_LENGTH else None
+    said = asked_max_length(tokenizer, TokenOptions())
     known = [limit for limit in (said, positions) if limit is not None]
     limit = min(known, default=None)
     change = "Set TokenOptions.max_length."
@@ -84,6 +84,14 @@ def effective_max_length(
     return limit, None
 
 
+def asked_max_length(tokenizer: "PreTrainedTokenizerBase", options: TokenOptions) -> int | None:
+    """The length that transformers' own call would cut and pad to: what was asked, or else what the tokenizer says; None for neither."""
+    if options.max_length is not None:
+        return options.max_length
+    stated = getattr(tokenizer, "model_max_length", None)
+    return int(stated) if stated is not None and stated < UNKNOWN_LENGTH else None
+
+
 def pad_spec(tokenizer: "PreTrainedTokenizerBase", options: TokenOptions, input_names: Collection[str] | None = None) -> PadSpec:
     """How this tokenizer pads under these options.
 
@@ -92,7 +100,7 @@ def pad_spec(tokenizer: "PreTrainedTokenizerBase", options: TokenOptions, input_
     `pad_to_multiple_of`.
     """
     padding = options.padding_strategy
-    max_length, _ = effective_max_length(tokenizer, options)
+    max_length = asked_max_length(tokenizer, options)
     multiple = options.pad_to_multiple_of
     if padding != "do_not_pad":
         if tokenizer.pad_token_id is None or tokenizer.pad_token_id < 0:
@@ -126,7 +134,7 @@ def fingerprint(tokenizer: "PreTrainedTokenizerBase", options: TokenOptions) -> 
     import tokenizers
 
     twin = private_twin(tokenizer, options.special_tokens_in_text)
-    rest = [options.settings(), effective_max_length(tokenizer, options)[0], tokenizer.truncation_side, tokenizers.__version__]
+    rest = [options.settings(), asked_max_length(tokenizer, options), tokenizer.truncation_side, tokenizers.__version__]
     digest = blake2b(twin.to_str().encode("utf-8"), digest_size=20)
     digest.update(json.dumps(rest, sort_keys=True).encode("utf-8"))
     return digest.hexdigest()

@@ -5,6 +5,7 @@ Knows nothing that a script with `import pellucid as pl` could not do.
 """
 
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
 
@@ -13,9 +14,12 @@ import typer
 import pellucid as pl
 from pellucid.apps.flags import with_flags
 from pellucid.errors import PellucidError, SettingError
+from pellucid.files import write_text
 from pellucid.model import ModelOptions
+from pellucid.render import plain
 from pellucid.tokens import TokenOptions
 from pellucid.training.one_call import TrainOptions
+from pellucid.types import Prediction
 
 app = typer.Typer(
     name="pellucid",
@@ -36,7 +40,7 @@ LabelColumn = Annotated[
 SplitColumn = Annotated[str | None, typer.Option("--split", help="Column that says train or valid (is_valid).")]
 
 
-def read_rows(rows: str, columns: "tuple[str | None, str | None, str | None, str | None]") -> pl.Rows:
+def read_rows(rows: str, columns: tuple[str | None, str | None, str | None, str | None]) -> pl.Rows:
     """The rows with the columns that were named: text, text_pair, label, split."""
     text, text_pair, label, split = columns
     several = tuple(label.split(",")) if label and "," in label else label
@@ -96,13 +100,13 @@ def predict(
         raise SettingError("no texts came", cure='Give them as arguments: pellucid predict my_model "I loved it".', place="texts")
     if trace:
         for one in given:
-            pl.show(pl.view_of(pipe.trace(one), pipe.provenance))
+            pl.show(pipe.trace(one))
         return
     for one, prediction in zip(given, pipe.predict(given), strict=True):
-        typer.echo(f"{answer_line(prediction)}\t{pl.to_line(one)}")
+        typer.echo(f"{answer_line(prediction)}\t{plain(one)}")
 
 
-def answer_line(prediction: "pl.Prediction") -> str:
+def answer_line(prediction: Prediction) -> str:
     """The answer and its score on one line."""
     answer = prediction.answer
     if isinstance(answer, float):
@@ -111,7 +115,7 @@ def answer_line(prediction: "pl.Prediction") -> str:
     return ", ".join(f"{name} {prediction.scores[name]:.3f}" for name in names) or "(no label)"
 
 
-def progress_line(what: str) -> "pl.Progress":
+def progress_line(what: str) -> Callable[[int, int], None]:
     """Writes `what done/total` to standard error, on one line that it writes again."""
 
     def write(done: int, total: int) -> None:
@@ -127,7 +131,7 @@ def show(
 ) -> None:
     """Show the steps of a model, where its weights come from, and what was chosen."""
     pipe = open_pipeline(model)
-    pl.show(pipe if text is None else pl.view_of(pipe.trace(text), pipe.provenance))
+    pl.show(pipe if text is None else pipe.trace(text))
 
 
 @app.command()
@@ -144,10 +148,12 @@ def evaluate(
     """Score a saved model on labelled rows, with intervals, against simple baselines."""
     pipe = open_pipeline(model)
     data = read_rows(rows, (text, text_pair, label, split))
-    report = pl.evaluate(pipe, data[on], train=data.splits.get("train") if on != "train" else None)
+    if on == "all":
+        data = pl.read(rows, text=text, text_pair=text_pair, label=label, options=pl.ReadOptions(valid_fraction=0.0))
+    report = pl.evaluate(pipe, data["train" if on == "all" else on], train=None if on in ("train", "all") else data.train)
     pl.show(report)
     if json is not None:
-        pl.save_report(report, json)
+        write_text(json, report.to_json())
 
 
 @app.command()

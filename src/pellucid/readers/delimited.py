@@ -8,6 +8,7 @@ import csv
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
+from typing import Literal
 
 from pellucid.errors import DataError
 from pellucid.process import csv_field_limit
@@ -26,7 +27,7 @@ def open_delimited(path: Path, options: ReadOptions) -> Reading:
     sample = list(islice(lines_of(path, options), SAMPLE_LINES))
     if not any(line.strip() for line in sample):
         raise DataError("the file is empty", place=path.name, cure="It needs a header line and rows below it.")
-    delimiter, notes = options.delimiter, ()
+    delimiter, notes = options.delimiter, tuple[Note, ...]()
     if delimiter is None:
         delimiter = sniffed(sample, tab_first=".tsv" in path.name)
         if delimiter != ("\t" if ".tsv" in path.name else ","):
@@ -60,7 +61,7 @@ def open_delimited(path: Path, options: ReadOptions) -> Reading:
 
 def records_of(path: Path, options: ReadOptions, delimiter: str, quotes: bool) -> Iterator[Record]:
     """The records that are not blank. Raises DataError for a quoted cell that never ends or ends in the middle."""
-    quoting = csv.QUOTE_MINIMAL if quotes else csv.QUOTE_NONE
+    quoting: Literal[0, 3] = csv.QUOTE_MINIMAL if quotes else csv.QUOTE_NONE
     with csv_field_limit(LONGEST_CELL):
         reader = csv.reader(lines_of(path, options), delimiter=delimiter, strict=True, quoting=quoting)
         while True:

@@ -24,7 +24,7 @@ TASKS: Mapping[str, str] = MappingProxyType(
 
 def task_class(tag: str) -> "type[Task]":
     """The class behind a tag such as "text-classification". Raises SettingError that lists the tags there are."""
-    places = {point.name: point.value for point in entry_points(group="pellucid.tasks")} | TASKS
+    places = {point.name: point.value for point in entry_points(group="pellucid.tasks")} | dict(TASKS)
     if tag not in places:
         raise SettingError(f"there is no task {tag!r}", cure=f"Use one of: {', '.join(sorted(places))}.", place="task")
     module, _, name = places[tag].partition(":")

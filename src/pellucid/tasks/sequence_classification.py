@@ -5,13 +5,14 @@ Knows nothing of loops, files, padding or how a model is loaded.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields, replace
-from typing import TYPE_CHECKING, Any, Literal, Self
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Literal, Self
 
 import numpy as np
 
 from pellucid.batch import pad as pad_windows
-from pellucid.errors import LabelError, SettingError
+from pellucid.calibration import best_thresholds
+from pellucid.errors import LabelError
 from pellucid.labels import LabelSet
 from pellucid.metrics import Score, classification_scores, multilabel_scores, regression_scores
 from pellucid.tokens import PadSpec, TokenOptions, TokenTable
@@ -70,7 +71,7 @@ class SequenceClassification:
         """The body with a classification head; without rows the head of the checkpoint says what the labels are."""
         from pellucid.model import build_classifier
 
-        kind = "single_label" if self.kind == "auto" else self.kind
+        kind: Kind = "single_label" if self.kind == "auto" else self.kind
         outputs = 1 if kind == "regression" else None
         labels = LabelSet(self.labels) if self.labels else None
         built = build_classifier(checkpoint, labels, options, problem_type=PROBLEM_TYPES[kind], num_outputs=outputs)
@@ -128,24 +129,13 @@ class SequenceClassification:
         rows = [int(row) for row in batch.rows]
         if self.kind == "regression":
             return [Prediction(row, float(value), {"value": float(value)}) for row, value in zip(rows, output.logits[:, 0], strict=True)]
-        scores = self.probabilities(output.logits)  # (batch, labels)
+        scores = probabilities(output.logits, self.kind)  # (batch, labels)
         if self.kind == "multi_label":
             chosen = scores >= np.array(self.thresholds or [0.5] * len(self.labels), dtype=scores.dtype)  # (batch, labels)
             answers = [tuple(np.array(self.labels)[mask].tolist()) for mask in chosen]
-            return [self.scored(row, answer, values) for row, answer, values in zip(rows, answers, scores, strict=True)]
+            return [scored(row, answer, self.labels, values) for row, answer, values in zip(rows, answers, scores, strict=True)]
         best = scores.argmax(-1)  # (batch,)
-        return [self.scored(row, self.labels[top], values) for row, top, values in zip(rows, best, scores, strict=True)]
-
-    def probabilities(self, logits: FloatArray) -> FloatArray:
-        """Softmax over the labels, or a sigmoid each: (batch, labels)."""
-        from scipy.special import expit, softmax
-
-        wide = np.asarray(logits, dtype=np.float64)
-        return expit(wide) if self.kind == "multi_label" else softmax(wide, axis=-1)
-
-    def scored(self, row: int, answer: str | tuple[str, ...], values: FloatArray) -> Prediction:
-        """A prediction with its probabilities in label order."""
-        return Prediction(row, answer, dict(zip(self.labels, values.tolist(), strict=True)))
+        return [scored(row, self.labels[top], self.labels, values) for row, top, values in zip(rows, best, scores, strict=True)]
 
     def metrics(self, answers: Sequence[Prediction], targets: Sequence[Target]) -> Sequence[Score]:
         """Accuracy and F1, the multi-label scores, or the correlations; the main score first."""
@@ -161,18 +151,16 @@ class SequenceClassification:
         bars = Bars("scores", tuple(prediction.scores), tuple(prediction.scores.values()))
         return Stack(f"row {prediction.row}", (Lines("text", tuple(example.fields.values())), Lines("answer", (answer,)), bars))
 
-    def settings(self) -> Mapping[str, Any]:
-        """The fields as plain JSON values."""
-        return {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()}
-
-    @classmethod
-    def from_settings(cls, settings: Mapping[str, Any]) -> Self:
-        """The task again, from what `settings` gave."""
-        names = {field.name for field in fields(cls)}
-        if set(settings) != names:
-            odd = ", ".join(sorted(set(settings) ^ names))
-            raise SettingError(f"the settings of text-classification do not fit: {odd}", cure="Save the model again with this version.")
-        return cls(**{name: tuple(value) if isinstance(value, list) else value for name, value in settings.items()})
+    def settled(self, answers: Sequence[Prediction], targets: Sequence[Target]) -> tuple[Self, tuple[Note, ...]]:
+        """For several labels, the thresholds with the highest F1 on these rows, one a label."""
+        if self.kind != "multi_label":
+            return self, ()
+        scores = np.array([[prediction.scores[name] for name in self.labels] for prediction in answers])  # (rows, labels)
+        thresholds = best_thresholds(scores, targets, self.labels)
+        low, high = min(thresholds), max(thresholds)
+        why = f"the highest F1 of each label on {len(targets):,} held-out rows; scores on these rows flatter a little"
+        change = "dataclasses.replace(task, thresholds=(…)) sets others."
+        return replace(self, thresholds=thresholds), (Note(f"thresholds from {low:.2f} to {high:.2f}", why, change),)
 
 
 PROBLEM_TYPES: Mapping[str, str] = {
@@ -180,6 +168,20 @@ PROBLEM_TYPES: Mapping[str, str] = {
     "multi_label": "multi_label_classification",
     "regression": "regression",
 }
+
+
+def probabilities(logits: FloatArray, kind: Kind) -> FloatArray:
+    """Softmax over the labels, or a sigmoid each: (batch, labels)."""
+    from scipy.special import expit, softmax
+
+    wide = np.asarray(logits, dtype=np.float64)
+    found: FloatArray = expit(wide) if kind == "multi_label" else softmax(wide, axis=-1)
+    return found
+
+
+def scored(row: int, answer: str | tuple[str, ...], labels: Sequence[str], values: FloatArray) -> Prediction:
+    """A prediction with its probabilities in label order."""
+    return Prediction(row, answer, dict(zip(labels, values.tolist(), strict=True)))
 
 
 def kind_of_config(problem_type: str | None, outputs: int) -> Kind:

@@ -5,7 +5,7 @@ Knows nothing of fastai's ways: the learner does.
 """
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from time import perf_counter
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -110,9 +110,18 @@ def train(
         for finding in findings:
             LOG.warning("%s: %s (%s). %s", finding.level, finding.what, finding.place, finding.cure)
         fit(learn, options)
+        pipe = settled(pipe, rows)
     columns = tuple(name for name in learn.recorder.metric_names[1:] if name != "time")
     history = tuple(tuple(float(value) for value in line) for line in learn.recorder.values)
     return Trained(pipe, learn, (*rows.notes, *pipe.notes), findings, perf_counter() - start, history, columns)
+
+
+def settled(pipe: Pipeline, rows: Rows) -> Pipeline:
+    """The pipeline with what the rows that were kept aside decide, such as the thresholds of a multi-label task."""
+    if "valid" not in rows.splits or pipe.task.kind != "multi_label":
+        return pipe
+    task, notes = pipe.task.settled(pipe.predict(rows.valid), rows.valid.targets(0, len(rows.valid)))
+    return replace(pipe, task=task, notes=(*pipe.notes, *notes))
 
 
 def untrained(pipe: Pipeline, rows: Rows, options: TrainOptions) -> "PellucidLearner":
