@@ -45,11 +45,10 @@ def by_bare_model(folder: str, texts: Sequence[str]) -> Callable[[], Mapping[str
     import pellucid as pl
     from pellucid.batch import plan_sorted
     from pellucid.given import as_split
-    from pellucid.pipelines import PREDICT_BUDGET
 
     pipe = pl.load(folder)
     table = pipe.encode(as_split(list(texts), ("text",)))
-    batches = [pipe.collate(table, windows) for windows in plan_sorted(table.lengths, PREDICT_BUDGET)]
+    batches = [pipe.collate(table, windows) for windows in plan_sorted(table.lengths, pipe.budget)]
     inputs = [{name: torch.from_numpy(array) for name, array in batch.inputs.items()} for batch in batches]
     pipe.model.eval()
 

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from fault_list import Seen, answers, faults
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -56,6 +57,49 @@ def _working_transformers() -> Iterator[None]:
 def _own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
     """No test reads or writes the user's cache."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.getbasetemp() / "cache"))
+
+
+# --- what the errors of the list of bad inputs say ---------------------------------------------------------------------
+
+
+SEEN: dict[str, list[Seen]] = {}  # test function → the errors that were made while it ran, over all its parameters
+RAN: set[str] = set()
+
+
+def function_of(node: pytest.Item) -> str:
+    """file::function of a test."""
+    return node.nodeid.partition("[")[0]
+
+
+@pytest.fixture(autouse=True)
+def _watch_errors(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Write down every error that pellucid makes in a test which stands in the list of bad inputs."""
+    name = function_of(request.node)
+    if name not in {fault.function for fault in faults() if fault.kind == "error"}:
+        return
+    from pellucid.errors import PellucidError
+
+    make = PellucidError.__init__
+
+    def watched(error: PellucidError, problem: str, *, cure: str, place: str = "", row: int | None = None) -> None:
+        make(error, problem, cure=cure, place=place, row=row)
+        SEEN.setdefault(name, []).append(Seen(str(error), error.place, error.cure))
+
+    monkeypatch.setattr(PellucidError, "__init__", watched)
+    RAN.add(name)
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """A test of the list must have seen the error that the list promises, with its place and its cure."""
+    if session.config.option.keyword or any("[" in argument for argument in session.config.args):
+        return
+    promised = [fault for fault in faults() if fault.kind == "error" and fault.function in RAN]
+    silent = [f"{fault.number} ({fault.test})" for fault in promised if not answers(fault, SEEN.get(fault.function, []))]
+    if silent and session.exitstatus == 0:
+        reporter = session.config.pluginmanager.get_plugin("terminalreporter")
+        for line in silent:
+            reporter.write_line(f"tests/faults.toml: no error with the expected words, a place and a cure for {line}", red=True)
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
 
 # --- tiny tokenizers ---------------------------------------------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 import time
 import unicodedata
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ import numpy as np
 import pytest
 
 from pellucid.batch import TokenBudget, pad, plan_in_order, plan_sorted, plan_training
-from pellucid.errors import SettingError, TokenizerError
+from pellucid.errors import TokenizerError
 from pellucid.tokens import TokenOptions, TokenTable, encode, load_tokenizer, pad_spec, tokens_of
 from pellucid.types import Example, Tokens
 
@@ -84,7 +85,7 @@ def test_a_million_characters_are_cut_fast(tokenizers: dict[str, Any], kind: str
     start = time.perf_counter()
     table = table_of(tokenizers[kind], [text], options)
     seconds = time.perf_counter() - start
-    assert seconds < 0.5
+    assert seconds < 2  # 0.02 on a quiet machine; that only a part is read is tested in test_tokens.py
     assert table.ids_of(0).tolist() == tokenizers[kind](text, truncation=True, max_length=64)["input_ids"]
     assert table.lost_words[0] > 190_000
 
@@ -186,7 +187,7 @@ def test_an_emoji_at_the_cut_keeps_sound_offsets(tokenizers: dict[str, Any], kin
     assert len(seen) <= max_length and list(seen.ids) == table.ids.tolist()
     inside = [offset for offset, special in zip(seen.offsets, seen.special, strict=True) if not special]
     assert all(0 <= start <= end <= len(text) for start, end in inside)
-    assert all(first[0] <= second[0] for first, second in zip(inside, inside[1:], strict=False))
+    assert all(first[0] <= second[0] for first, second in pairwise(inside))
     assert (table.lost_words[0] > 0) == (table.lost[0] > 0) or kind == "bpe"  # bytes: the last character may be cut in its middle
     assert 0 <= table.lost_words[0] <= len(text.split())
 
@@ -238,7 +239,7 @@ def test_composed_and_decomposed_text(tokenizers: dict[str, Any]) -> None:
         assert table_of(tokenizers[kind], [composed]).ids.tolist() == table_of(tokenizers[kind], [decomposed]).ids.tolist()
     assert tokens(tokenizers["bpe"], composed).pieces != tokens(tokenizers["bpe"], decomposed).pieces
     seen = tokens(tokenizers["minilm"], decomposed)
-    assert [decomposed[start:end] for start, end in seen.offsets[1:-1]][0].startswith("cafe")
+    assert next(decomposed[start:end] for start, end in seen.offsets[1:-1]).startswith("cafe")
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -302,10 +303,7 @@ def test_bait_for_slow_patterns_is_fast(tokenizers: dict[str, Any], kind: str) -
     bait = ["a" * 50 + "!", "a" * 20_000 + "!", "(" * 20_000, " " * 20_000 + "x", "ab" * 10_000, "\t\n" * 10_000 + "."]
     start = time.perf_counter()
     for text in bait:
-        try:
-            table_of(tokenizers[kind], [text], TokenOptions(max_length=16))
-        except SettingError:
-            raise
+        assert table_of(tokenizers[kind], [text], TokenOptions(max_length=16)).lengths[0] <= 16
     assert time.perf_counter() - start < 5
 
 

@@ -28,7 +28,7 @@ def validation_mask(texts: Iterable[int], targets: Iterable[object], *, fraction
     keys: Keys = np.fromiter(texts, dtype=np.int64)  # (rows,)
     numbers: dict[object, int] = {}
     classes = np.fromiter((numbers.setdefault(target, len(numbers)) for target in targets), dtype=np.int64)  # (rows,)
-    if len(numbers) > max(1, len(keys) // 4):  # numbers, or sets that hardly repeat: nothing to keep in proportion
+    if len(numbers) > max(20, len(keys) // 4):  # numbers, or sets that hardly repeat: nothing to keep in proportion
         classes[:] = 0
     _, first, group = np.unique(keys, return_index=True, return_inverse=True)  # (texts,), (texts,), (rows,)
     draw = np.random.default_rng(seed)

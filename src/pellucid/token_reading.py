@@ -7,14 +7,17 @@ A text that will be cut to `room` tokens is read up to `READ_PER_TOKEN` characte
 as reading all of it if at least `MARGIN` tokens more than `room` come out; if not, all of it is read. A megabyte then costs milliseconds.
 """
 
+import reprlib
+from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import chain, groupby, islice
+from itertools import groupby, islice
 from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
 from pellucid.errors import SettingError, TokenizerError
+from pellucid.labels import is_missing
 from pellucid.token_table import TokenOptions
 from pellucid.tokenizer import asked_max_length, private_twin, rust_panics_as_errors
 from pellucid.types import Columns
@@ -98,7 +101,7 @@ def recipe_of(tokenizer: "PreTrainedTokenizerBase", reads: tuple[str, ...], opti
 
 def _template(twin: "Tokenizer", fields: int) -> tuple[Part, ...]:
     """The special tokens around one text or two, read off a probe: no tokenizer lets them depend on the text."""
-    for probe in chain(("a", "0", "."), (piece.strip("#▁Ġ") for piece in islice(twin.get_vocab(), 100))):
+    for probe in _probes(twin):
         encoding = twin.encode(probe, probe if fields == 2 else None)
         owners = [None if special else owner for owner, special in zip(encoding.sequence_ids, encoding.special_tokens_mask, strict=True)]
         if set(owners) - {None} == set(range(fields)):
@@ -113,6 +116,12 @@ def _template(twin: "Tokenizer", fields: int) -> tuple[Part, ...]:
     if [part.field for part in parts if part.field is not None] != list(range(fields)):
         raise TokenizerError("the tokenizer's template does not hold each text once, in order", cure="Use another tokenizer for pairs.")
     return tuple(parts)
+
+
+def _probes(twin: "Tokenizer") -> Iterator[str]:
+    """Texts that should give at least one token; the vocabulary, which takes milliseconds to list, is asked only if the usual ones fail."""
+    yield from ("a", "0", ".")
+    yield from (piece.strip("#▁Ġ") for piece in islice(twin.get_vocab(), 100))
 
 
 def texts_of(columns: Columns, field: int, recipe: Recipe) -> list[str]:
@@ -130,9 +139,8 @@ def texts_of(columns: Columns, field: int, recipe: Recipe) -> list[str]:
         return texts
     for row, text in enumerate(texts):
         if not isinstance(text, str):
-            missing = text is None or text != text  # NaN is the only value that differs from itself
             cure = "Decode it first: value.decode('utf-8')." if isinstance(text, bytes) else "Give a string; drop the row if it has none."
-            came = "a missing value" if missing else f"{type(text).__name__} {repr(text)[:40]}"
+            came = "a missing value" if is_missing(text) else f"{type(text).__name__} {reprlib.repr(text)[:40]}"
             raise TokenizerError(f"expected a text, came {came}", place=recipe.place(row, field), cure=cure)
     return [str(text) for text in texts]
 

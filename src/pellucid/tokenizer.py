@@ -179,9 +179,11 @@ def _break_special_pieces(twin: "Tokenizer", contents: list[str]) -> None:
     """
     from tokenizers import Regex, pre_tokenizers
 
-    breakable = [content for content in contents if len(content) > 1]
-    found = twin.encode_batch(breakable, add_special_tokens=False) if breakable else []
-    reachable = [content for content, encoding in zip(breakable, found, strict=True) if twin.token_to_id(content) in encoding.ids]
+    reachable = [
+        content
+        for content in contents
+        if len(content) > 1 and twin.token_to_id(content) in twin.encode(content, add_special_tokens=False).ids
+    ]
     if not reachable:
         return
     firsts = sorted({content[0] for content in reachable})
