@@ -133,3 +133,16 @@ def test_a_group_that_is_not_there_is_an_error():
         freeze_to(net, layer_groups(net), 4)
     with pytest.raises(SettingError, match="there are 1 groups"):
         freeze_to(net, (Group("all", ()),), -2)
+
+
+def test_a_shared_block_is_one_group():
+    assert [group.name for group in layer_groups(tiny_classifier("albert"))] == ["embeddings", "block 0", "head"]
+
+
+def test_what_every_block_uses_belongs_to_the_embeddings():
+    deberta = layer_groups(tiny_classifier("deberta-v2"))[0].parameters
+    assert "deberta.encoder.rel_embeddings.weight" in deberta
+    assert "mpnet.encoder.relative_attention_bias.weight" in layer_groups(tiny_classifier("mpnet"))[0].parameters
+    bart = layer_groups(tiny_classifier("bart"))[0].parameters  # its norm is registered after the layers
+    assert {"model.encoder.layernorm_embedding.weight", "model.decoder.layernorm_embedding.bias"} < set(bart)
+    assert "transformer.wpe.weight" in layer_groups(tiny_classifier("gpt2"))[0].parameters  # an embedding that is not called one

@@ -339,6 +339,14 @@ def test_forward_keeps_the_graph_and_takes_tensors():
     assert net.bert.embeddings.word_embeddings.weight.grad is not None
 
 
+def test_a_decoder_keeps_no_cache_of_keys_and_values():
+    net = tiny_classifier("gpt2")
+    seen = []
+    net.register_forward_pre_hook(lambda module, args, kwargs: seen.append(kwargs["use_cache"]), with_kwargs=True)
+    forward(net, batch_of([2, 7, 3]))
+    assert seen == [False]
+
+
 def test_inference_brings_every_mode_back():
     import torch
 

@@ -156,7 +156,7 @@ def _choose_head(plan: _Plan, labels: LabelSet | None, num_outputs: int | None, 
             raise LabelError(f"no labels were given, and the checkpoint {plan.checkpoint.name!r} {why}", cure=cure)
         outputs = num_outputs or len(labels or ())
         why = "new_head=True was asked for" if trained else "the checkpoint has no trained head for this task"
-        note = Note(f"a new head with {outputs} outputs", why, "Its answers mean nothing until it is trained.")
+        note = Note(f"a new head with {outputs} outputs", why, "What it answers comes from training here alone.")
         return _Head(labels, outputs, problem_type, dropped=trained, notes=(note,))
     check_label_names(plan.raw, f"{plan.place}/config.json")
     inferred = _outputs_in_file(plan, shapes)
@@ -190,7 +190,7 @@ def _keep_head(plan: _Plan, labels: LabelSet | None, num_outputs: int | None, pr
     notes: tuple[Note, ...] = ()
     if outputs != before:
         why = f"the checkpoint's head has {before} outputs"
-        note = Note(f"a new head with {outputs} outputs", why, "Its answers mean nothing until it is trained.")
+        note = Note(f"a new head with {outputs} outputs", why, "What it answers comes from training here alone.")
         return _Head(labels, outputs, problem_type, before, notes=(note,))
     if kind is not None and kind != problem_type:
         notes += (Note(f"the trained head is used for {problem_type}", f"it was trained for {kind}", _NEW_HEAD),)

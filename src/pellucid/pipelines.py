@@ -78,9 +78,9 @@ class Pipeline:
         notes: tuple[Note, ...] = ()
         if rows is not None:
             chosen, notes = chosen.for_rows(rows.train)
-        found = resolve(checkpoint)
-        tokenizer, tokenizer_notes = load_tokenizer(found.folder)
-        chosen, built = chosen.build(str(checkpoint), model or ModelOptions())
+        load = model or ModelOptions()
+        tokenizer, tokenizer_notes = load_tokenizer(resolve(checkpoint, load.revision).folder)
+        chosen, built = chosen.build(str(checkpoint), load)
         set_pad_token(built.model, tokenizer.pad_token_id)
         options, length_notes = with_length(tokens or TokenOptions(), tokenizer, built.model)
         everything = (*notes, *tokenizer_notes, *built.notes, *length_notes)

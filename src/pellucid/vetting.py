@@ -177,7 +177,8 @@ def _clean(value: Mapping[str, Any], place: str, stripped: list[str]) -> dict[st
             stripped.append(key)
         elif not key.startswith("_"):
             _check_size(key, entry, place)
-            clean[key] = _clean(entry, place, stripped) if isinstance(entry, dict) else entry
+            names = key in ("id2label", "label2id")  # a label may be called anything
+            clean[key] = _clean(entry, place, stripped) if isinstance(entry, dict) and not names else entry
     return clean
 
 
