@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 DEADLINE = 900  # seconds for one answer
+ANSWER = "answer: "
 
 
 class Worker:
@@ -43,8 +44,8 @@ class Worker:
                 text = self.process.stdout.readline()
                 if not text:
                     raise SystemExit(f"{self.name} ended with exit code {self.process.wait()}")
-                if text.startswith("{"):
-                    answer: dict[str, Any] = json.loads(text)
+                if text.startswith(ANSWER):  # a library may print lines of its own
+                    answer: dict[str, Any] = json.loads(text.removeprefix(ANSWER))
                     return answer
 
     def go(self) -> dict[str, Any]:
@@ -85,10 +86,10 @@ def median_seconds(answers: Sequence[Mapping[str, Any]]) -> float:
 
 def serve(turn: Callable[[], Mapping[str, Any]]) -> None:
     """The worker's side: say that it is ready, then one JSON line for each "go"."""
-    print("{}", flush=True)
+    print(f"{ANSWER}{{}}", flush=True)
     for line in sys.stdin:
         if line.strip() == "go":
-            print(json.dumps(dict(turn())), flush=True)
+            print(f"{ANSWER}{json.dumps(dict(turn()))}", flush=True)
 
 
 def say(key: str, value: object) -> None:

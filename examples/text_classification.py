@@ -15,7 +15,7 @@ def main(file: str, folder: str) -> None:
 
     pipe = pl.Pipeline.new("text-classification", "minilm", rows)
     pl.show(pipe.provenance)  # the head is new, the body is pretrained
-    pl.show(pl.view_of(pipe.trace(rows.train[0]), pipe.provenance))
+    pl.show(pipe.trace(rows.train[0]))  # text, tokens, batch, logits, scores, answer
 
     learn = pl.learner(pipe, rows)
     learn.fine_tune(1, 5e-5)

@@ -5,8 +5,8 @@ Knows nothing of files, training or screens; every other path (learner, evaluati
 """
 
 import json
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from time import perf_counter
@@ -18,14 +18,14 @@ from pellucid.batch import TokenBudget, plan_sorted
 from pellucid.data import Rows, Split
 from pellucid.given import as_split
 from pellucid.portraits import weight_lines
+from pellucid.predictions import Predictions, SplitSource
 from pellucid.task import Source, Task, settings_of
 from pellucid.tasks import task_class
-from pellucid.tokens import PadSpec, TokenOptions, TokenTable, encode_split, load_tokenizer, pad_spec, tokens_of
-from pellucid.types import Batch, Example, FloatArray, IntArray, Note, Output, Prediction, Tokens, Trace, Want
+from pellucid.tokens import PadSpec, TokenOptions, TokenTable, encode_split, load_tokenizer, pad_spec
+from pellucid.types import Batch, Example, FloatArray, IntArray, Note, Output, Prediction, Trace, Want
 from pellucid.view import Lines, Stack, Table, View
 
 if TYPE_CHECKING:
-    import pandas
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
     from pellucid.model import ModelOptions, Pooling
@@ -33,7 +33,6 @@ if TYPE_CHECKING:
 
 CPU_BUDGET = TokenBudget(max_tokens=1024, max_rows=256)  # what stays in a core's cache is fastest: see docs/log.md
 GPU_BUDGET = TokenBudget(max_tokens=65_536, max_rows=1024)
-DECODED_AT_ONCE = 1024  # rows
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,6 +126,10 @@ class Pipeline:
         key = json.dumps([self.task.tag, settings_of(self.task)], sort_keys=True)
         return encode_split(encode, split, options=self.options, tokenizer=self.tokenizer, cache=cache, key=key)
 
+    def source(self, split: Split) -> SplitSource:
+        """Where `decode` looks up the texts and tokens of a row."""
+        return SplitSource(split, self.tokenizer, self.task.reads, self.options)
+
     def collate(self, tokens: TokenTable, windows: IntArray) -> Batch:
         """Pad the named windows into one batch."""
         return self.task.collate(tokens, windows, self.pad)
@@ -144,10 +147,11 @@ class Pipeline:
 
     def predict(
         self, data: object, *, budget: TokenBudget | None = None, progress: Callable[[int, int], None] | None = None
-    ) -> "Predictions":
+    ) -> Predictions:
         """Predictions for a text, a list, a frame, a Dataset or a split, in the order of the rows.
 
-        Batches are planned by length, `budget` bounds their padded tokens (None: `self.budget`). `progress(done, total)` is called after each batch.
+        Batches are planned by length, `budget` bounds their padded tokens (None: `self.budget`). `progress(done, total)` is called after
+        each batch.
         """
         split = as_split(data, self.task.reads)
         table = self.encode(split.without_targets())
@@ -161,7 +165,7 @@ class Pipeline:
             done += len(windows)
             if progress is not None:
                 progress(done, len(table))
-        return Predictions(self, split, tuple(batches), tuple(outputs))
+        return Predictions(self.decode, self.source(split), tuple(batches), tuple(outputs))
 
     def features(self, data: object, *, pooling: "Pooling" = "mean", layer: int = -1, budget: TokenBudget | None = None) -> FloatArray:
         """One vector a row from the body alone: (rows, hidden) float32. `pooling`: mean, cls, last or max over the real tokens."""
@@ -195,7 +199,7 @@ class Pipeline:
         collated = perf_counter()
         output = self.run(batch)
         ran = perf_counter()
-        source = SplitSource(self, split)
+        source = self.source(split)
         prediction = self.decode(output, batch, source)[0]
         seconds = {"encode": encoded - read, "collate": collated - encoded, "run": ran - collated, "decode": perf_counter() - ran}
         tokens = tuple(source.tokens(0, window) for window in range(len(table)))
@@ -213,88 +217,3 @@ def with_length(
 
     length, note = effective_max_length(tokenizer, options, max_positions(model.config))
     return replace(options, max_length=length), () if note is None else (note,)
-
-
-@dataclass(frozen=True)
-class SplitSource:
-    """Looks up the texts and tokens of a split, one row at a time, by row number within the predictions."""
-
-    pipe: Pipeline
-    split: Split
-
-    def example(self, row: int) -> Example:
-        """The texts of a row."""
-        return self.split[row]
-
-    def tokens(self, row: int, window: int = 0) -> Tokens:
-        """The tokens of one window of a row."""
-        return tokens_of(self.pipe.tokenizer, self.split[row], self.pipe.task.reads, self.pipe.options, window)
-
-
-@dataclass(frozen=True)
-class Predictions(Sequence[Prediction]):
-    """The predictions for many rows: columns of numbers underneath, a `Prediction` made for each row that is looked at."""
-
-    pipe: Pipeline
-    split: Split
-    batches: tuple[Batch, ...]
-    outputs: tuple[Output, ...]
-    places: IntArray = field(init=False, repr=False)  # (rows, 2): batch, position within it
-
-    def __post_init__(self) -> None:
-        places = np.zeros((len(self.split), 2), dtype=np.int64)
-        for number, batch in enumerate(self.batches):
-            places[batch.rows, 0] = number
-            places[batch.rows, 1] = np.arange(len(batch))
-        object.__setattr__(self, "places", places)
-
-    def __len__(self) -> int:
-        return len(self.places)
-
-    @overload
-    def __getitem__(self, index: int) -> Prediction: ...
-    @overload
-    def __getitem__(self, index: slice) -> list[Prediction]: ...
-    def __getitem__(self, index: int | slice) -> Prediction | list[Prediction]:
-        if isinstance(index, slice):
-            return [self[position] for position in range(*index.indices(len(self)))]
-        batch, position = self.places[index]  # IndexError past the end, as for any sequence
-        one = np.array([position])
-        source = SplitSource(self.pipe, self.split)
-        return self.pipe.decode(self.outputs[batch].take(one), self.batches[batch].take(one), source)[0]
-
-    def __iter__(self) -> Iterator[Prediction]:
-        for start in range(0, len(self), DECODED_AT_ONCE):
-            yield from self.decoded(start, min(start + DECODED_AT_ONCE, len(self)))
-
-    def decoded(self, start: int, stop: int) -> list[Prediction]:
-        """The predictions of rows start to stop (exclusive), in one call of `decode` where their logits have one shape."""
-        picked = [(self.outputs[batch].logits[place], self.batches[batch], place) for batch, place in self.places[start:stop]]
-        if len({logits.shape for logits, _, _ in picked}) != 1:
-            return [self[position] for position in range(start, stop)]
-        columns = ([getattr(batch, name)[place] for _, batch, place in picked] for name in ("rows", "windows", "lengths"))
-        batch = Batch({}, None, *map(np.array, columns))
-        return self.pipe.decode(Output(np.stack([logits for logits, _, _ in picked])), batch, SplitSource(self.pipe, self.split))
-
-    def answers(self) -> list[str | float | tuple[str, ...]]:
-        """The answers alone, in the order of the rows."""
-        return [prediction.answer for prediction in self]
-
-    @property
-    def logits(self) -> np.ndarray[Any, Any]:
-        """The logits in the order of the rows: (rows, labels); for tasks with one row of logits a text."""
-        first = self.outputs[0].logits if self.outputs else np.zeros((0, 0), dtype=np.float32)
-        array = np.empty((len(self), *first.shape[1:]), dtype=first.dtype)
-        for batch, output in zip(self.batches, self.outputs, strict=True):
-            array[batch.rows] = output.logits
-        return array
-
-    def to_frame(self) -> "pandas.DataFrame":
-        """A DataFrame: row number, the text fields, the answer, and a score for each candidate."""
-        import pandas
-
-        rows = [
-            {"row": example.row, **example.fields, "answer": prediction.answer, **{f"score {k}": v for k, v in prediction.scores.items()}}
-            for example, prediction in zip(self.split, self, strict=True)
-        ]
-        return pandas.DataFrame(rows)

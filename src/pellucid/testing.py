@@ -147,7 +147,8 @@ def saving_is_exact(subject: Subject) -> None:
     again = load(folder)
     expect(again.task == subject.pipe.task, f"{subject.pipe.task} became {again.task}")
     expect(again.options == subject.pipe.options, f"{subject.pipe.options} became {again.options}")
-    expect(again.provenance.parameters == subject.pipe.provenance.parameters, "the origins of the parameters changed on the way to the disk and back")
+    same_origins = again.provenance.parameters == subject.pipe.provenance.parameters
+    expect(same_origins, "the origins of the parameters changed on the way to the disk and back")
     for left, right in zip(subject.pipe.predict(subject.split), again.predict(subject.split), strict=True):
         expect(left == right, f"row {left.row}: {left} before saving, {right} after loading")
 
