@@ -1,10 +1,11 @@
 """Tiny tokenizers and tiny random models, and the real data and weights where they are on the machine."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+
 from fault_list import Seen, answers, faults
 
 if TYPE_CHECKING:
@@ -45,12 +46,11 @@ def minilm_folder() -> Path:
 
 
 @pytest.fixture(scope="session", autouse=True)
-def _working_transformers() -> Iterator[None]:
+def _working_transformers() -> None:
     """A torchvision that does not fit torch must not keep the models from loading."""
     from pellucid.process import hide_broken_torchvision
 
     hide_broken_torchvision()
-    yield
 
 
 @pytest.fixture(autouse=True)

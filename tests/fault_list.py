@@ -16,7 +16,7 @@ GROUPS = {"A": (1, 28), "B": (29, 45), "C": (46, 65)}  # every number of these g
 
 @dataclass(frozen=True)
 class Fault:
-    """One bad input: `expected` is a part of the message (kind "error"), what happens instead ("behaviour"), or why there is nothing to do."""
+    """One bad input. `expected` is a part of the message (kind "error"), what happens ("behaviour"), or why there is nothing to do."""
 
     number: str
     input: str

@@ -74,7 +74,10 @@ class Padded(SequenceClassification):
         return replace(batch, inputs={"input_ids": batch.inputs["input_ids"]})
 
 
-@pytest.mark.parametrize(("broken", "check", "says"), [(Forgetful, labels_survive, "came out"), (Padded, row_alone_answers_as_in_a_batch, "alone")])
+BROKEN = [(Forgetful, labels_survive, "came out"), (Padded, row_alone_answers_as_in_a_batch, "alone")]
+
+
+@pytest.mark.parametrize(("broken", "check", "says"), BROKEN)
 def test_a_task_that_breaks_the_contract_is_caught(broken, check, says: str, tiny_checkpoints: dict[str, Path], tmp_path: Path) -> None:
     pipe = Pipeline.new(broken(), tiny_checkpoints["bert"], rows_for("single_label"))
     with pytest.raises(ContractError, match=says):

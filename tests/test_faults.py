@@ -3,6 +3,7 @@
 import re
 
 import pytest
+
 from fault_list import GROUPS, Fault, Seen, answers, faults, functions_of
 
 EXPECTED = [f"{group}{number:02}" for group, (first, last) in GROUPS.items() for number in range(first, last + 1)]

@@ -13,7 +13,8 @@ import pellucid as pl
 from pellucid.batch import TokenBudget
 from pellucid.pipelines import Pipeline
 
-TEXTS = ["Warm and funny.", "Dull.", "I would watch it again, and again, and again!", "A mess [SEP] of a film", "two words", "überraschend 🎉"]
+TEXTS = ["Warm and funny.", "Dull.", "I would watch it again, and again, and again!", "A mess [SEP] of a film"]
+TEXTS += ["two words", "überraschend 🎉"]
 ROWS = [{"text": text, "label": label} for text, label in zip(TEXTS, ("good", "bad") * 3, strict=True)]
 
 
@@ -49,9 +50,7 @@ def test_one_text_gives_one_prediction_and_a_list_a_list(pipe: Pipeline) -> None
     assert pipe([]) == []
 
 
-@pytest.mark.parametrize(
-    "shape", ["list", "tuple", "dicts", "pandas", "polars", "arrow", "dataset", "split", "series"]
-)
+@pytest.mark.parametrize("shape", ["list", "tuple", "dicts", "pandas", "polars", "arrow", "dataset", "split", "series"])
 def test_whatever_holds_the_texts_gives_the_same_answers(pipe: Pipeline, shape: str) -> None:
     import datasets
     import pandas

@@ -29,7 +29,7 @@ def test_the_rows_say_the_kind() -> None:
     assert kind_of([str(value / 7) for value in range(50)])[0] == "regression"
     assert kind_of(["0", "1", "2"] * 20)[0] == "single_label", "whole numbers are classes"
     assert kind_of([str(value) for value in range(100)])[0] == "single_label", "many whole numbers may be codes"
-    kind, notes = kind_of([("a",), ()])
+    _, notes = kind_of([("a",), ()])
     assert "sets of labels" in str(notes[0]), "what was chosen is said"
 
 

@@ -8,15 +8,30 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
+import numpy as np
+
 from pellucid.data import Rows, Split
-from pellucid.readers.chunks import CHUNK_ROWS
+from pellucid.labels import are_numbers, number_of
 from pellucid.splitting import key_of
-from pellucid.types import Target
+from pellucid.types import IntArray, Target
 
 FEW = 10  # rows of a class below which its scores mean little
 LOST_SHARE = 0.05  # of words that truncation loses, from which it is worth a word
 CONTROLS = frozenset(map(chr, (*range(9), 11, 12, *range(14, 32), 127)))  # no TAB, LF, CR
 BIDI = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
+MOJIBAKE = (
+    "Ã©",
+    "Ã¨",
+    "Ã¼",
+    "Ã¶",
+    "Ã¤",
+    "â€™",
+    "â€œ",
+    "â€“",
+    "Â\xa0",
+    "\ufffd",
+)  # UTF-8 that was read as cp1252, and what could not be read
+UNSAID = frozenset(("nan", "na", "n/a", "none", "null", "unknown", "?", "-1", "-100"))  # labels that often mean: nobody knows
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,13 +62,13 @@ class Lost(Protocol):
 class Census:
     """What one pass over a split shows: its texts by key, its labels, and the first rows that are odd."""
 
-    keys: Mapping[int, int]  # text → the first row that has it
+    keys: IntArray  # (texts,) the different texts, sorted
+    first: IntArray  # (texts,) the first row that has each
     repeats: int
     first_repeat: tuple[int, int] | None
     labels: Mapping[str, int]  # label → rows
     conflicts: tuple[int, int] | None  # two rows with one text and two targets
-    empty: tuple[int, ...]
-    odd: tuple[int, ...]  # rows with control characters or turned writing direction
+    odd: Mapping[str, tuple[int, int]]  # what is odd → rows, the first of them
 
 
 def check_rows(rows: Rows, truncation: Lost | None = None) -> tuple[Finding, ...]:
@@ -67,6 +82,9 @@ def check_rows(rows: Rows, truncation: Lost | None = None) -> tuple[Finding, ...
         for name in censuses:
             if name != "train":
                 found += between(rows, censuses, name)
+    else:
+        what = f"there are no rows to train on, only {' and '.join(rows.splits)}"
+        found.append(Finding("error", what, rows.source, "Mark some rows as train."))
     if truncation is not None and truncation.share_cut > 0:
         level = f"{truncation.share_cut:.1%} of the texts are cut, {truncation.share_lost:.1%} of the words are never seen"
         if truncation.share_lost >= LOST_SHARE:
@@ -75,33 +93,46 @@ def check_rows(rows: Rows, truncation: Lost | None = None) -> tuple[Finding, ...
 
 
 def census(split: Split) -> Census:
-    """One pass over a split."""
-    keys: dict[int, int] = {}
-    answers: dict[int, Target] = {}
+    """One pass over a split. Numbers are kept for each row, no texts."""
     labels: dict[str, int] = {}
-    repeats, first_repeat, conflicts, empty, odd = 0, None, None, [], []
+    odd: dict[str, tuple[int, int]] = {}
+    row_keys, row_targets = np.zeros(len(split), dtype=np.int64), np.zeros(len(split), dtype=np.int64)  # (rows,) each
     for position, texts, target in each(split):
-        key = key_of(*texts)
-        if key in keys:
-            repeats += 1
-            first_repeat = first_repeat or (keys[key], position)
-            if answers[key] != target:
-                conflicts = conflicts or (keys[key], position)
-        else:
-            keys[key], answers[key] = position, target
-        if not texts[0].strip():
-            empty.append(position)
-        if any(not (CONTROLS | BIDI).isdisjoint(text) for text in texts):
-            odd.append(position)
+        row_keys[position], row_targets[position] = key_of(*texts), hash(target)
+        for what in oddities(texts):
+            count, first = odd.get(what, (0, position))
+            odd[what] = (count + 1, first)
         for label in target if isinstance(target, tuple) else (target,):
             if isinstance(label, str):
                 labels[label] = labels.get(label, 0) + 1
-    return Census(keys, repeats, first_repeat, labels, conflicts, tuple(empty), tuple(odd))
+    keys, first_rows, which = np.unique(row_keys, return_index=True, return_inverse=True)
+    origin = first_rows[which]  # (rows,): the first row with the same text
+    repeats = np.flatnonzero(origin != np.arange(len(split)))
+    conflicts = np.flatnonzero(row_targets != row_targets[origin])
+    pair = tuple((int(origin[found[0]]), int(found[0])) if len(found) else None for found in (repeats, conflicts))
+    return Census(keys, first_rows, len(repeats), pair[0], labels, pair[1], odd)
+
+
+def oddities(texts: tuple[str, ...]) -> Iterator[str]:
+    """What is odd about the texts of one row: a key of ODD."""
+    if not all(text.strip() for text in texts):
+        yield "empty"
+    if any(not text.isprintable() and not (CONTROLS | BIDI).isdisjoint(text) for text in texts):
+        yield "hidden"
+    if any(not text.isascii() and any(sign in text for sign in MOJIBAKE) for text in texts):
+        yield "garbled"
+
+
+ODD = {  # what it is called, and what to do
+    "empty": ("are empty or white space", "Drop these rows: there is nothing to learn from them."),
+    "hidden": ("hold control characters or turn the writing direction", "Look at them: the model reads what you do not see."),
+    "garbled": ("hold signs of a wrong encoding, such as Ã©", "Read the file again in its own encoding: ReadOptions(encoding=…)."),
+}
 
 
 def each(split: Split) -> Iterator[tuple[int, tuple[str, ...], Target]]:
     """Position, texts and target of every row."""
-    for start, stop in split.chunks(CHUNK_ROWS):
+    for start, stop in split.chunks():
         texts = zip(*split.columns(start, stop).values(), strict=True)
         yield from zip(range(start, stop), texts, split.targets(start, stop), strict=True)
 
@@ -109,19 +140,17 @@ def each(split: Split) -> Iterator[tuple[int, tuple[str, ...], Target]]:
 def of_texts(name: str, split: Split, seen: Census) -> list[Finding]:
     """Empty, odd and repeated texts within one split."""
     found = []
-    if seen.empty:
-        what = f"{len(seen.empty):,} of {len(split):,} texts are empty or white space"
-        found.append(Finding("warning", what, split.place(seen.empty[0]), "Drop these rows: there is nothing to learn from them."))
-    if seen.odd:
-        what = f"{len(seen.odd):,} texts hold control characters or turn the writing direction"
-        found.append(Finding("warning", what, split.place(seen.odd[0]), "Look at them: the model reads what you do not see."))
+    for what, (said, cure) in ODD.items():
+        if what in seen.odd:
+            count, first = seen.odd[what]
+            found.append(Finding("warning", f"{count:,} of {len(split):,} texts of {name} {said}", split.place(first), cure))
     if seen.first_repeat is not None:
-        first, second = map(split.place, seen.first_repeat)
+        earlier, later = map(split.place, seen.first_repeat)
         what = f"{seen.repeats:,} rows of {name} repeat a text that is there already"
-        found.append(Finding("warning", what, f"{second} repeats {first}", "Drop the repeats, unless they are meant to count more."))
+        found.append(Finding("warning", what, f"{later} repeats {earlier}", "Drop the repeats, unless they are meant to count more."))
     if seen.conflicts is not None:
-        first, second = map(split.place, seen.conflicts)
-        found.append(Finding("warning", "one text has two labels", f"{second} and {first}", "Decide which one is right."))
+        earlier, later = map(split.place, seen.conflicts)
+        found.append(Finding("warning", "one text has two labels", f"{later} and {earlier}", "Decide which one is right."))
     return found
 
 
@@ -130,34 +159,54 @@ def of_labels(train: Split, seen: Census) -> list[Finding]:
     if not train.has_targets or not seen.labels:
         return []
     column = f"column {', '.join(train.roles.labels)!r}"
-    numbers = len(seen.labels) > max(20, len(train) // 4)  # so many names are numbers, or nearly one a row
+    if are_numbers(seen.labels):
+        return []
     found = []
-    if len(seen.labels) == 1:
+    if len(seen.labels) == 1 and isinstance(train.targets(0, 1)[0], str):
         what = f"every row has the label {next(iter(seen.labels))!r}"
         found.append(Finding("error", what, column, "Add rows of another class: there is nothing to tell apart."))
     few = [f"{label!r} ({count})" for label, count in seen.labels.items() if count < FEW]
-    if few and not numbers and len(train) >= FEW * len(seen.labels):
+    if few and len(train) >= FEW * len(seen.labels):
         what = f"{len(few)} classes have fewer than {FEW} rows: {', '.join(few[:8])}{' …' if len(few) > 8 else ''}"
         found.append(Finding("warning", what, column, "Add rows, or put small classes together."))
-    folded: dict[str, str] = {}
-    for label in seen.labels:
-        twin = folded.setdefault(" ".join(label.casefold().split()), label)
+    return found + of_names(seen.labels, column)
+
+
+def of_names(labels: Mapping[str, int], column: str) -> list[Finding]:
+    """Labels that look like one, and labels that look like none."""
+    found = []
+    folded: dict[str | float, str] = {}
+    for label in labels:
+        twin = folded.setdefault(plain_name(label), label)
         if twin != label:
-            what = f"the labels {twin!r} and {label!r} differ only in capitals or spaces"
+            what = f"the labels {twin!r} and {label!r} differ only in how they are written"
             found.append(Finding("warning", what, column, "Write them alike if they are one class."))
+    for label in labels:
+        if label.casefold() in UNSAID:
+            what = (
+                f"the label {label!r} ({labels[label]:,} rows) often means that the label is not known; it is a class like any other here"
+            )
+            found.append(Finding("warning", what, column, "Drop these rows, or empty the cells and pass on_missing='drop'."))
     return found
+
+
+def plain_name(label: str) -> str | float:
+    """A label without capitals and spaces; a number where it is one, so that 1 and 1.0 are alike."""
+    number = number_of(label)
+    return "".join(label.casefold().split()) if number is None else number
 
 
 def between(rows: Rows, censuses: Mapping[str, Census], name: str) -> list[Finding]:
     """What another split shares with the training rows, and labels that only one of them has."""
     train, other, split = censuses["train"], censuses[name], rows.splits[name]
     found = []
-    shared = [key for key in other.keys if key in train.keys]
-    if shared:
-        place = f"{split.place(other.keys[shared[0]])} is {rows.train.place(train.keys[shared[0]])}"
-        what = f"{len(shared):,} of {len(other.keys):,} texts of {name} are also in train: its scores will be too good"
+    _, in_train, in_other = np.intersect1d(train.keys, other.keys, assume_unique=True, return_indices=True)
+    if len(in_other):
+        where = int(other.first[in_other].argmin())
+        place = f"{split.place(int(other.first[in_other[where]]))} is {rows.train.place(int(train.first[in_train[where]]))}"
+        what = f"{len(in_other):,} of {len(other.keys):,} texts of {name} are also in train: its scores will be too good"
         found.append(Finding("warning", what, place, f"Drop them from {name}."))
-    if not train.labels or not other.labels or len(train.labels) > max(20, len(rows.train) // 4):
+    if not train.labels or not other.labels or are_numbers({**train.labels, **other.labels}):
         return found
     unknown = [label for label in other.labels if label not in train.labels]
     if unknown:

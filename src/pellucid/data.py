@@ -8,20 +8,21 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from hashlib import blake2b
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
 
-from pellucid.errors import DataError
-from pellucid.readers.chunks import CHUNK_ROWS, Reading, ReadOptions, place_of
+from pellucid.errors import DataError, PellucidError
+from pellucid.labels import are_numbers, sort_labels
+from pellucid.readers.chunks import CHUNK_ROWS, SPLIT_NAMES, Reading, ReadOptions, place_of
 from pellucid.readers.delimited import open_delimited
-from pellucid.readers.folders import open_folder
+from pellucid.readers.folders import open_folder, split_files
 from pellucid.readers.frames import open_frame
 from pellucid.readers.jsonl import open_jsonl
 from pellucid.readers.opening import checked_path, first_bytes
 from pellucid.readers.parquet import open_parquet
 from pellucid.roles import Asked, Roles, find_roles
-from pellucid.row_store import TableWriter, schema_of, stored
+from pellucid.row_store import Dropped, TableWriter, schema_of, stored
 from pellucid.splitting import key_of, validation_mask
 from pellucid.types import BoolArray, Columns, Example, IntArray, Note, Target
 from pellucid.view import Cell, Lines, Stack, Table, View
@@ -31,8 +32,8 @@ if TYPE_CHECKING:
 
 __all__ = ["ReadOptions", "Roles", "Rows", "Split", "read"]
 
-SPLIT_NAMES = {"training": "train", "validation": "valid", "val": "valid", "dev": "valid"}
 LABELS_SHOWN = 12
+NAME_SHOWN = 40  # characters of a label at the head of a column
 
 
 @dataclass(frozen=True)
@@ -48,14 +49,25 @@ class Split:
     def __len__(self) -> int:
         return int(self.table.num_rows)
 
-    def __getitem__(self, position: int) -> Example:
-        place = range(len(self))[position]  # IndexError past the end, as for any sequence
-        row = self.table.slice(place, 1)
+    @overload
+    def __getitem__(self, position: int) -> Example: ...
+
+    @overload
+    def __getitem__(self, position: slice) -> "Split": ...
+
+    def __getitem__(self, position: int | slice) -> "Example | Split":
+        places = range(len(self))[position]  # IndexError past the end, as for any sequence
+        if isinstance(places, range):
+            return self.select(np.arange(places.start, places.stop, places.step))
+        row = self.table.slice(places, 1)
         fields = {role: row.column(role)[0].as_py() for role in self.roles.texts}
-        return Example(row.column("row")[0].as_py(), fields, self.targets(place, place + 1)[0])
+        return Example(row.column("row")[0].as_py(), fields, self.targets(places, places + 1)[0])
 
     def __iter__(self) -> Iterator[Example]:
-        return (self[position] for position in range(len(self)))
+        for start, stop in self.chunks():
+            numbers, texts = self.row_numbers[start:stop].tolist(), self.columns(start, stop)
+            for place, (row, target) in enumerate(zip(numbers, self.targets(start, stop), strict=True)):
+                yield Example(row, {role: texts[role][place] for role in texts}, target)
 
     def chunks(self, size: int = 1024) -> Iterator[tuple[int, int]]:
         """First row and end of each chunk."""
@@ -85,8 +97,16 @@ class Split:
         return place_of(self.source, *(row.column(name)[0].as_py() for name in ("row", "line", "file")))
 
     def select(self, positions: Sequence[int] | IntArray) -> "Split":
-        """The rows at these positions, in this order."""
-        return replace(self, table=self.table.take(np.asarray(positions, dtype=np.int64)).combine_chunks())
+        """The rows at these positions, in this order; or those where a mask (rows,) is true. Raises IndexError beyond the end."""
+        chosen = np.asarray(positions)
+        if chosen.dtype == np.bool_:
+            if chosen.shape != (len(self),):
+                raise IndexError(f"a mask for {len(self)} rows has the shape {chosen.shape}")
+            chosen = np.flatnonzero(chosen)
+        chosen = chosen.astype(np.int64)
+        if len(chosen) and not -len(self) <= chosen.min() <= chosen.max() < len(self):
+            raise IndexError(f"positions {chosen.min()} to {chosen.max()} of {len(self)} rows")
+        return replace(self, table=self.table.take(np.where(chosen < 0, chosen + len(self), chosen)).combine_chunks())
 
     def without_targets(self) -> "Split":
         """The same rows, as if nobody knew the answers."""
@@ -94,10 +114,11 @@ class Split:
 
     def fingerprint(self) -> str:
         """A hash of the texts."""
-        digest = blake2b(repr(self.roles.texts).encode(), digest_size=16)
-        for start, stop in self.chunks(CHUNK_ROWS):
-            for role, texts in self.columns(start, stop).items():
-                digest.update(role.encode() + b"\x1e".join(text.encode("utf-8") + str(len(text)).encode() for text in texts))
+        digest = blake2b(repr((self.roles.texts.keys(), len(self))).encode(), digest_size=16)
+        for start, stop in self.chunks():
+            for texts in self.columns(start, stop).values():
+                digest.update(np.fromiter(map(len, texts), dtype=np.int64, count=len(texts)).tobytes())
+                digest.update("".join(texts).encode("utf-8"))
         return digest.hexdigest()
 
 
@@ -112,7 +133,8 @@ class Rows:
 
     def __getitem__(self, name: str) -> Split:
         if name not in self.splits:
-            cure = "ReadOptions(valid_fraction=0.2) makes one." if name == "valid" else "Name another, or add rows for it."
+            draws = name == "valid" and "train" in self.splits
+            cure = "ReadOptions(valid_fraction=0.2) keeps some rows of train aside." if draws else "Name another, or add rows for it."
             raise DataError(f"there is no split {name!r}, only {', '.join(self.splits)}", place=self.source, cure=cure)
         return self.splits[name]
 
@@ -134,15 +156,17 @@ class Rows:
     def view(self) -> View:
         """The splits with their labels, a few rows, and what was chosen."""
         counts = {name: label_counts(split) for name, split in self.splits.items()}
-        labels = list(dict.fromkeys(label for found in counts.values() for label in found))[:LABELS_SHOWN]
+        every = list(dict.fromkeys(label for found in counts.values() for label in found))
+        labels, left = every[:LABELS_SHOWN], len(every) - LABELS_SHOWN
         lines: tuple[tuple[Cell, ...], ...] = tuple(
             (name, len(split), *(counts[name].get(label, 0) for label in labels)) for name, split in self.splits.items()
         )
+        heads = tuple(label if len(label) <= NAME_SHOWN else label[:NAME_SHOWN] + "…" for label in labels)
         first = next(iter(self.splits.values()))
         peek = [first[position] for position in range(min(3, len(first)))]
-        texts = tuple((one.row, " ⏐ ".join(one.fields.values())[:160], str(one.target)) for one in peek)
+        texts = tuple((one.row, " ⏐ ".join(one.fields.values())[:160], target_text(one.target)) for one in peek)
         parts = [
-            Table(f"rows of {self.source}", ("split", "rows", *labels), lines),
+            Table(f"rows of {self.source}", ("split", "rows", *heads), lines, f"{left:,} more labels are not shown." if left > 0 else ""),
             Table("the first rows", ("row", "text", "target"), texts),
         ]
         notes = [Lines("chosen for you", tuple(map(str, self.notes)))] if self.notes else []
@@ -150,9 +174,7 @@ class Rows:
 
 
 def label_counts(split: Split) -> dict[str, int]:
-    """How many rows each label has, in label order; nothing where there are too many different ones to be classes."""
-    from pellucid.labels import sort_labels
-
+    """How many rows each label has, in label order; nothing where they are numbers, or too many to be classes."""
     counts: dict[str, int] = {}
     for start, stop in split.chunks(CHUNK_ROWS):
         for target in split.targets(start, stop):
@@ -161,7 +183,12 @@ def label_counts(split: Split) -> dict[str, int]:
                     counts[label] = counts.get(label, 0) + 1
         if len(counts) > 1000:
             return {}
-    return {label: counts[label] for label in sort_labels(counts)}
+    return {} if are_numbers(counts) else {label: counts[label] for label in sort_labels(counts)}
+
+
+def target_text(target: Target) -> Cell:
+    """A target as a cell: nothing where it is unknown, several labels with commas between."""
+    return ", ".join(target) or "(no label)" if isinstance(target, tuple) else target
 
 
 def read(
@@ -170,95 +197,156 @@ def read(
     text: str | None = None,
     text_pair: str | None = None,
     label: str | Sequence[str] | bool | None = None,
-    split: str | None = None,
+    split: str | bool | None = None,
     options: ReadOptions = ReadOptions(),
 ) -> Rows:
     """Rows from a file (csv, tsv, jsonl, parquet, also .gz), a folder of classes, a frame, a Dataset, a list or a generator of dicts.
 
-    A dict (or DatasetDict) of such sources gives its keys as splits. Columns that are not named are guessed by their names, and said.
-    `label` may name several columns of 0 and 1; `label=False` reads none. `split` names a column of train/valid/test or is_valid.
+    A dict (or DatasetDict) of such sources, or a folder with train.csv, valid.csv …, gives its keys as splits; a dict of lists holds
+    columns. Columns that are not named are guessed by their names, and said. `label` may name several columns of 0 and 1; `label=False`
+    reads none. `split` names a column of train/valid/test or is_valid; `split=False` reads none. Rows without a validation split get one.
     Raises DataError and LabelError with file, row and column, SettingError for options that are not possible.
     """
-    asked = Asked(text, text_pair, tuple(label) if isinstance(label, list) else label, split)  # type: ignore[arg-type]
-    if isinstance(source, Mapping):
+    several = label if label is None or isinstance(label, str | bool) else tuple(label)
+    asked = Asked(text, text_pair, several, split)
+    if isinstance(source, str | Path):
+        source = checked_path(Path(source))
+        source = (split_files(source) if source.is_dir() else None) or source
+    if isinstance(source, Mapping) and open_frame(source) is None:
         return read_splits(source, asked, options)
     reading = open_source(source, options)
-    roles, notes = find_roles(reading.columns, asked, reading.source)
-    with TableWriter(options) as writer:
-        dropped, schema = write_all(writer, reading, roles, options, None)
-        table = writer.table(schema)
-    whole = Split("train", table, roles, reading.source, roles.label is not None)
+    roles, notes = find_roles(reading.columns, asked, reading.source, reading.hint)
+    whole, dropped = load(reading, roles, options, "train")
     if not len(whole):
-        header = " It has a header and nothing below it" if reading.columns else ""
-        raise DataError(f"there are no rows.{header}", place=reading.source, cure="Give at least one row.")
-    notes = (*reading.notes, *notes, *dropped)
+        header = ": each misses a text or a split" if dropped else ", only a header" if reading.columns else ""
+        raise DataError(f"there are no rows{header}", place=reading.source, cure="Give at least one row.")
+    masks = {"train": np.ones(len(whole), dtype=np.bool_)}
     if roles.split is not None:
-        masks = {name: split_mask(table, name) for name in ("train", "valid", "test")}
-    elif options.valid_fraction and len(whole) > 1:
-        aside = automatic_mask(whole, options)
-        masks = {"train": ~aside, "valid": aside}
-        share = f"{int(aside.sum()):,} of {len(whole):,} rows are kept aside for validation"
-        why = f"no split was given; drawn with seed {options.seed}, in proportion to the labels, equal texts together"
-        notes = (*notes, Note(share, why, "Pass split=, or ReadOptions(valid_fraction=…, seed=…)."))
-    else:
-        return Rows({"train": whole}, roles, reading.source, notes)
-    splits = {name: part(whole, name, mask, options) for name, mask in masks.items() if mask.any()}
-    return Rows(splits, roles, reading.source, notes)
+        masks = {name: split_mask(whole.table, name) for name in ("train", "valid", "test")}
+    found = {name: part(whole, name, mask, options) for name, mask in masks.items() if mask.any()}
+    splits, chosen = finished(found, options)
+    return Rows(splits, roles, reading.source, (*reading.notes, *notes, *dropped, *chosen))
 
 
-def read_splits(sources: Mapping[str, Any], asked: Asked, options: ReadOptions) -> Rows:
-    """Each source is a split of its own; the first says which columns there are."""
-    splits: dict[str, Split] = {}
+def read_splits(sources: Mapping[Any, Any], asked: Asked, options: ReadOptions) -> Rows:
+    """Each source is a split of its own; the first says which columns there are, and a later one may lack the label."""
+    if not sources:
+        raise DataError("there are no splits", place="the dict", cure='Give {"train": …, "valid": …}.')
+    found: dict[str, Split] = {}
     notes: tuple[Note, ...] = ()
     for given, source in sources.items():
         name = SPLIT_NAMES.get(str(given).lower(), str(given).lower())
-        reading = open_source(source, options)
-        found, found_notes = find_roles(reading.columns, asked, reading.source)
-        roles = replace(found, split=None)
-        with TableWriter(options) as writer:
-            dropped, schema = write_all(writer, reading, roles, options, name)
-            table = writer.table(schema)
-        if not table.num_rows:
-            raise DataError(
-                "there are no rows", place=f"{reading.source}, split {name}", cure="Give at least one row, or leave the split out."
-            )
-        splits[name] = Split(name, table, roles, reading.source, roles.label is not None)
-        notes = tuple(dict.fromkeys((*notes, *reading.notes, *found_notes, *dropped)))
-    if not splits:
-        raise DataError("there are no splits", place="the dict", cure='Give {"train": …, "valid": …}.')
+        if name in found:
+            raise DataError(f"{given!r} is a second split {name}", place="the dict", cure="Put the two together, or leave one out.")
+        try:
+            found[name], said = one_split(name, source, replace(asked, split=False), options, bare=bool(found))
+        except PellucidError as error:
+            raise error if isinstance(source, str | Path) else error.at(f"split {str(given)!r}, {error.place}") from error
+        notes = tuple(dict.fromkeys((*notes, *said)))
+    splits, chosen = finished(found, options)
     first = next(iter(splits.values()))
-    return Rows(splits, first.roles, first.source, notes)
+    odd = next((name for name, split in splits.items() if split.roles.texts.keys() != first.roles.texts.keys()), None)
+    if odd is not None:
+        cure = "Name the columns with text= and text_pair=, the same in every split."
+        raise DataError(f"split {odd!r} has other text columns than split {first.name!r}", place="the dict", cure=cure)
+    return Rows(splits, first.roles, first.source, (*notes, *chosen))
+
+
+def one_split(name: str, source: Any, asked: Asked, options: ReadOptions, *, bare: bool) -> tuple[Split, tuple[Note, ...]]:
+    """A whole source as one split; `bare`: it may lack the label column that was asked for."""
+    reading = open_source(source, options)
+    labels = (asked.label,) if isinstance(asked.label, str) else asked.label if isinstance(asked.label, tuple) else ()
+    if bare and labels and not set(labels) & set(reading.columns):
+        asked = replace(asked, label=False)
+    roles, notes = find_roles(reading.columns, asked, reading.source, reading.hint)
+    split, dropped = load(reading, roles, options, name)
+    if not len(split):
+        raise DataError("there are no rows", place=reading.source, cure="Give at least one row, or leave the split out.")
+    called = reading.source if isinstance(source, str | Path) else f"{reading.source} of {name}"
+    return replace(split, source=called), (*reading.notes, *notes, *dropped)
+
+
+def load(reading: Reading, roles: Roles, options: ReadOptions, name: str) -> tuple[Split, tuple[Note, ...]]:
+    """All rows of a reading, and how many were left out."""
+    with TableWriter(options) as writer:
+        notes, schema = write_all(writer, reading, roles, options, None if roles.split else name)
+        return Split(name, writer.table(schema), roles, reading.source, roles.label is not None), notes
 
 
 def write_all(
     writer: TableWriter, reading: Reading, roles: Roles, options: ReadOptions, name: str | None
 ) -> tuple[tuple[Note, ...], "pa.Schema"]:
     """Store a reading; how many rows were left out is said."""
-    schema, last, count = schema_of(roles, "class"), -1, 0
-    for batch in stored(reading, roles, options, name):
+    schema, dropped = schema_of(roles, "class"), Dropped()
+    for batch in stored(reading, roles, options, name, dropped):
         writer.write(batch)
-        schema, count = batch.schema, count + batch.num_rows
-        last = max(last, batch.column("row")[-1].as_py()) if batch.num_rows else last
-    lost = last + 1 - count
-    notes = (
-        Note(f"{lost:,} rows left out", "a text, label or split was missing in them", 'ReadOptions(on_missing="error") names the first.'),
-    )
-    return (notes if lost > 0 else ()), schema
+        schema = batch.schema
+    return ((left_out(dropped.rows, dropped.first),) if dropped.rows else ()), schema
+
+
+def left_out(rows: int, first: str) -> Note:
+    """What to say of rows that were not read."""
+    what = f"{rows:,} row left out" if rows == 1 else f"{rows:,} rows left out"
+    return Note(what, f"a cell is missing; the first is {first}", 'ReadOptions(on_missing="error") stops there.')
+
+
+def finished(found: Mapping[str, Split], options: ReadOptions) -> tuple[dict[str, Split], tuple[Note, ...]]:
+    """The splits with labels where there must be some, and with a validation split where nobody gave one."""
+    splits: dict[str, Split] = {}
+    notes: list[Note] = []
+    for name, split in found.items():
+        splits[name], said = labelled(split, options)
+        notes += said
+    if options.valid_fraction and "valid" not in splits and "train" in splits:
+        train = splits["train"]
+        aside = automatic_mask(train, options)
+        change = "Pass split=, or ReadOptions(valid_fraction=…, seed=…)."
+        if aside.any():
+            splits |= {"train": part(train, "train", ~aside, options), "valid": part(train, "valid", aside, options)}
+            share = f"{int(aside.sum()):,} of {len(train):,} rows {'is' if aside.sum() == 1 else 'are'} kept aside for validation"
+            how = "in proportion to the labels, equal texts together" if train.has_targets else "equal texts together"
+            notes.append(Note(share, f"no row was marked for it; drawn with seed {options.seed}, {how}", change))
+        else:
+            notes.append(Note("no rows are kept aside for validation", "there are too few different texts of each label", change))
+    order = {name: splits[name] for name in ("train", "valid", "test") if name in splits}
+    return order | splits, tuple(notes)
+
+
+def labelled(split: Split, options: ReadOptions) -> tuple[Split, tuple[Note, ...]]:
+    """The split with a label in every row, or, where it is not for training and has none at all, without labels.
+
+    Raises DataError for the first row without a label, unless such rows may be left out.
+    """
+    missing = split.table.column("target").is_null().to_numpy()
+    if not split.has_targets or not missing.any():
+        return split, ()
+    if missing.all() and split.name != "train":
+        why = "none of its rows has one"
+        return replace(split, has_targets=False), (Note(f"split {split.name!r} has no labels", why, "It can be predicted, not evaluated."),)
+    first = split.place(int(missing.argmax()))
+    if missing.all() and options.on_missing == "drop":
+        raise DataError("there are no rows: each misses the label", place=split.source, cure="Fill the labels; label=False reads none.")
+    if options.on_missing == "error":
+        column = ", ".join(split.roles.labels)
+        cure = 'Fill the cell or drop the row; ReadOptions(on_missing="drop") leaves such rows out, label=False reads no labels.'
+        raise DataError("the label is missing", place=f"{first}, column {column!r}", cure=cure)
+    return part(split, split.name, ~missing, options), (left_out(int(missing.sum()), f"{first}: the label is missing"),)
 
 
 def open_source(source: Any, options: ReadOptions) -> Reading:
     """The reader for a source, by what it is and, for files, by its name. Raises DataError for what pellucid cannot read."""
     if not isinstance(source, str | Path):
-        reading = open_frame(source)
+        reading = open_frame(source, options)
         if reading is None:
             cure = "Give a path, a frame, a Dataset, or a list of dicts."
             raise DataError(f"cannot read rows from {type(source).__name__}", place="source", cure=cure)
         return reading
-    path = checked_path(Path(source).expanduser())
+    path = checked_path(Path(source))
     if path.is_dir():
         return open_folder(path, options)
     kinds = {suffix.lower() for suffix in path.suffixes[-2:]}
-    if ".parquet" in kinds or first_bytes(path, 4) == b"PAR1":
+    start = first_bytes(path, 4)  # of any archive it says so
+    if ".parquet" in kinds or (start == b"PAR1" and not kinds & {".csv", ".tsv", ".txt", ".tab"}):
         return open_parquet(path, options)
     if kinds & {".jsonl", ".ndjson", ".json"}:
         return open_jsonl(path, options)
@@ -280,7 +368,7 @@ def automatic_mask(whole: Split, options: ReadOptions) -> BoolArray:
     """Which rows are kept aside where nobody said, (rows,)."""
 
     def keys() -> Iterator[int]:
-        for start, stop in whole.chunks(CHUNK_ROWS):
+        for start, stop in whole.chunks():
             yield from map(key_of, *whole.columns(start, stop).values())
 
     def targets() -> Iterator[Target]:
@@ -294,6 +382,8 @@ def part(whole: Split, name: str, mask: BoolArray, options: ReadOptions) -> Spli
     """The rows of a mask as a split with a table of its own, so that a chunk of it is a slice."""
     import pyarrow as pa
 
+    if mask.all():
+        return replace(whole, name=name)
     with TableWriter(options) as writer:
         start = 0
         for batch in whole.table.to_batches(CHUNK_ROWS):

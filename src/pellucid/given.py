@@ -4,14 +4,14 @@ Takes a text, a list of texts or pairs, dicts, a frame, a Dataset or a split. Gi
 Knows nothing of targets, tokens or models.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 from pellucid.data import Rows, Split, write_all
 from pellucid.errors import DataError, SettingError
 from pellucid.readers.chunks import Reading, ReadOptions
-from pellucid.readers.frames import open_frame
+from pellucid.readers.frames import families_of, open_frame
 from pellucid.roles import Asked, Roles, find_roles
 from pellucid.row_store import TableWriter
 from pellucid.types import Example
@@ -32,9 +32,7 @@ def as_split(data: Any, reads: tuple[str, ...]) -> Split:
                 f"the task reads {' and '.join(reads)}, the rows have {' and '.join(data.roles.texts)}", place="data", cure=cure
             )
         return data
-    if isinstance(data, Example):
-        return as_split([dict(data.fields)], reads)
-    reading = open_frame(text_rows([data] if isinstance(data, str | Mapping) else data, reads))
+    reading = open_frame(text_rows([data] if isinstance(data, str | Mapping | Example) else data, reads))
     if reading is None:
         cure = "Give a text, a list of texts, a frame or a Dataset."
         raise DataError(f"cannot read texts from {type(data).__name__}", place="data", cure=cure)
@@ -59,17 +57,27 @@ def split_of(reading: Reading, reads: tuple[str, ...]) -> Split:
 
 
 def text_rows(data: Any, reads: tuple[str, ...]) -> Any:
-    """A list of plain texts or of pairs as dicts; anything else as it came."""
-    if isinstance(data, Sequence) and not isinstance(data, str | bytes) and not all(isinstance(one, Mapping) for one in data):
-        return [one if isinstance(one, Mapping) else as_fields(one, reads, row) for row, one in enumerate(data)]
-    family = type(data).__module__.partition(".")[0]
-    if family in ("numpy", "pandas", "polars") and not hasattr(data, "columns") and hasattr(data, "__len__"):
-        return text_rows(list(data), reads)
+    """Plain texts, pairs and Examples as dicts, one by one; frames, tables and Datasets as they came."""
+    families = families_of(data)
+    if hasattr(data, "columns") or hasattr(data, "column_names"):
+        return data
+    if families & {"numpy", "pandas", "polars", "pyarrow"}:  # an array or a column of texts
+        for convert in ("to_pylist", "tolist", "to_list"):
+            if hasattr(data, convert):
+                return text_rows(getattr(data, convert)(), reads)
+    if isinstance(data, Sequence) and not isinstance(data, str | bytes):
+        return [as_fields(one, reads, row) for row, one in enumerate(data)]
+    if isinstance(data, Iterable) and not isinstance(data, str | bytes | bytearray | Mapping):
+        return (as_fields(one, reads, row) for row, one in enumerate(data))
     return data
 
 
-def as_fields(one: Any, reads: tuple[str, ...], row: int) -> dict[str, Any]:
-    """One text, or as many as the task reads, under the names of its fields."""
+def as_fields(one: Any, reads: tuple[str, ...], row: int) -> Mapping[str, Any]:
+    """One text, or as many as the task reads, under the names of its fields; a dict is left as it is."""
+    if isinstance(one, Mapping):
+        return one
+    if isinstance(one, Example):
+        return one.fields
     texts = tuple(one) if isinstance(one, list | tuple) else (one,)
     if len(texts) != len(reads):
         what = "a text" if len(reads) == 1 else f"{len(reads)} texts"

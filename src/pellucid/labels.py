@@ -8,6 +8,7 @@ import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from decimal import Decimal
 from numbers import Integral, Real
 from typing import Literal, Self
 
@@ -17,6 +18,7 @@ from pellucid.errors import LabelError
 from pellucid.types import Note, Target
 
 Relation = Literal["same", "reordered", "case", "generic", "other"]
+NUMBERS_FROM = 20  # more different numbers than this, not all whole, are a quantity and no classes
 _GENERIC = re.compile(r"LABEL_\d{1,6}")
 
 
@@ -127,7 +129,8 @@ def _few(names: Sequence[str], limit: int = 5) -> str:
     return ", ".join(names[:limit]) + (f" … {len(names)} in all" if len(names) > limit else "")
 
 
-def _number(name: str) -> float | None:
+def number_of(name: str) -> float | None:
+    """The finite number that a name spells; None where it spells none."""
     try:
         value = float(name)
     except ValueError:
@@ -138,17 +141,26 @@ def _number(name: str) -> float | None:
 def sort_labels(names: Iterable[str]) -> tuple[str, ...]:
     """The names once each, in class order: as numbers where all are numbers, else by character."""
     unique = sorted(set(names))
-    numbers = [_number(name) for name in unique]
+    numbers = [number_of(name) for name in unique]
     if any(number is None for number in numbers):
         return tuple(unique)
     return tuple(name for _, name in sorted(zip(numbers, unique, strict=True), key=lambda pair: (pair[0] or 0.0, pair[1])))
+
+
+def are_numbers(names: Iterable[str]) -> bool:
+    """Whether label names are a quantity and no classes: more than 20 different ones, all numbers, and not all whole (4.75 of STS-B)."""
+    unique = set(names)
+    if len(unique) <= NUMBERS_FROM:
+        return False
+    values = [number_of(name) for name in unique]
+    return None not in values and not all(value is not None and value.is_integer() for value in values)
 
 
 def is_missing(value: object) -> bool:
     """Whether `value` stands for nothing: None, NaN, pandas' NA and NaT. The empty string does not."""
     if value is None:
         return True
-    if isinstance(value, Real):
+    if isinstance(value, Real | Decimal):
         return bool(value != value)  # only NaN differs from itself
     return type(value).__name__ in {"NAType", "NaTType"}
 
@@ -167,7 +179,7 @@ def canonical_label(value: object) -> str | None:
         return str(bool(value))
     if isinstance(value, Integral):
         return str(int(value))
-    if isinstance(value, Real):
+    if isinstance(value, Real | Decimal):
         number = float(value)
         return str(int(number)) if math.isfinite(number) and number == int(number) else repr(number)
     raise LabelError(

@@ -30,7 +30,7 @@ TEXTS = (
 )
 PAIRS = {"sentence1": "sentence2", "premise": "hypothesis", "text1": "text2", "question1": "question2", "text": "text_pair"}
 LABELS = ("label", "labels", "target", "class", "category", "sentiment", "label_name", "score", "similarity", "y")
-SPLITS = ("split", "is_valid", "is_validation", "set", "fold")
+SPLITS = ("split", "is_valid", "is_validation")
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,40 +60,47 @@ class Roles:
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """What the user said of the columns. `label=False` means that there is none; None means: find it."""
+    """What the user said of the columns. False, for `label` and `split`, means that there is none; None means: find it."""
 
     text: str | None = None
     text_pair: str | None = None
     label: str | tuple[str, ...] | bool | None = None
-    split: str | None = None
+    split: str | bool | None = None
 
 
-def find_roles(columns: Sequence[str], asked: Asked, source: str) -> tuple[Roles, tuple[Note, ...]]:
-    """The roles, those not named guessed by the column's name. Raises DataError for a column that is not there."""
+def find_roles(columns: Sequence[str], asked: Asked, source: str, hint: str = "") -> tuple[Roles, tuple[Note, ...]]:
+    """The roles, those not named guessed by the column's name. Raises DataError for a column that is not there.
+
+    `hint` is what may have gone wrong in this source where no column fits.
+    """
     if not columns:
         raise DataError("there are no columns", place=source, cure="Give rows with a text and a label.")
     label = tuple(asked.label) if isinstance(asked.label, list | tuple) else asked.label
     several = label if isinstance(label, tuple) else (label,)
     for name in (asked.text, asked.text_pair, asked.split, *several):
         if isinstance(name, str):
-            check_column(name, columns, source)
+            check_column(name, columns, source, hint)
     notes: list[Note] = []
     taken = {name for name in (asked.text, asked.text_pair, asked.split, *several) if isinstance(name, str)}
     text = asked.text or guess("text", TEXTS, columns, taken, notes)
     if text is None:
-        cure = f"Name it: text=…; the columns are {', '.join(columns)}."
+        cure = f"Name it: text=…; the columns are {listed(columns)}. {hint}".rstrip()
         raise DataError("no column has a name that means a text", place=source, cure=cure)
     taken.add(text)
     pair = asked.text_pair
-    if pair is None and asked.text is None and PAIRS.get(text.lower()) in columns:
-        pair = PAIRS[text.lower()]
+    if pair is None and asked.text is None:
+        pair = next((column for column in columns if column.lower() == PAIRS.get(text.lower()) and column not in taken), None)
+    if pair is not None and asked.text_pair is None:
+        taken.add(pair)
         notes.append(Note(f"text_pair is column {pair!r}", f"it goes with {text!r}", "Pass text= and text_pair= to choose."))
     found_label: LabelRole = None
     if label is None or label is True:
         found_label = guess("label", LABELS, columns, taken, notes)
     elif label is not False:
         found_label = label
-    split = asked.split or guess("split", SPLITS, columns, taken, notes)
+    split: str | None = asked.split if isinstance(asked.split, str) else None
+    if asked.split is None or asked.split is True:
+        split = guess("split", SPLITS, columns, taken, notes)
     return Roles(text, pair, found_label, split), tuple(notes)
 
 
@@ -102,18 +109,24 @@ def guess(role: str, names: Sequence[str], columns: Sequence[str], taken: set[st
     by_name = {column.lower(): column for column in reversed(columns) if column not in taken}
     for name in names:
         if name in by_name:
-            change = "Pass label=False for none." if role == "label" else f"Pass {role}= to choose."
+            change = f"Pass {role}= to choose" + ("." if role == "text" else f", {role}=False for none.")
             notes.append(Note(f"{role} is column {by_name[name]!r}", "its name says so", change))
             taken.add(by_name[name])
             return by_name[name]
     return None
 
 
-def check_column(name: str, columns: Sequence[str], source: str) -> None:
+def check_column(name: str, columns: Sequence[str], source: str, hint: str = "") -> None:
     """The column must be there; the nearest name is offered."""
     if name in columns:
         return
     near = get_close_matches(name.lower(), [column.lower() for column in columns], 1, 0.4)
     spelled = next((column for column in columns if near and column.lower() == near[0]), None)
-    hint = f"Did you mean {spelled!r}? " if spelled else ""
-    raise DataError(f"no column {name!r}", place=source, cure=f"{hint}The columns are {', '.join(columns)}.")
+    nearest = f"Did you mean {spelled!r}? " if spelled else ""
+    raise DataError(f"no column {name!r}", place=source, cure=f"{nearest}The columns are {listed(columns)}. {hint}".rstrip())
+
+
+def listed(columns: Sequence[str]) -> str:
+    """The names of the columns, short enough for an error."""
+    shown = ", ".join(name if len(name) <= 60 else f"{name[:57]}…" for name in columns[:20])
+    return shown + (f" … {len(columns)} in all" if len(columns) > 20 else "")

@@ -21,22 +21,36 @@ def key_of(*texts: str) -> int:
 
 
 def validation_mask(texts: Iterable[int], targets: Iterable[object], *, fraction: float, seed: int) -> BoolArray:
-    """True for the rows to keep aside, (rows,): `fraction` of each class, and all rows of one text on the same side.
+    """True for the rows to keep aside, (rows,): `fraction` of the rows of each class, and all rows of one text on the same side.
 
-    `texts` are the keys of the texts (`key_of`), `targets` anything hashable. A class with one text stays in training.
+    `texts` are the keys of the texts (`key_of`), `targets` anything hashable. Every class keeps at least one text in training.
     """
     keys: Keys = np.fromiter(texts, dtype=np.int64)  # (rows,)
     numbers: dict[object, int] = {}
     classes = np.fromiter((numbers.setdefault(target, len(numbers)) for target in targets), dtype=np.int64)  # (rows,)
     if len(numbers) > max(20, len(keys) // 4):  # numbers, or sets that hardly repeat: nothing to keep in proportion
         classes[:] = 0
-    _, first, group = np.unique(keys, return_index=True, return_inverse=True)  # (texts,), (texts,), (rows,)
+    _, first, group, sizes = np.unique(keys, return_index=True, return_inverse=True, return_counts=True)
+    class_of = classes[first]  # (texts,): a text with two labels counts with its first
     draw = np.random.default_rng(seed)
     aside = np.zeros(len(first), dtype=np.bool_)  # (texts,)
-    class_of = classes[first]  # a text with two labels counts with its first
-    for number in np.unique(class_of):
-        members = draw.permutation(np.flatnonzero(class_of == number))
-        count = min(len(members) - 1, max(1, round(fraction * len(members))))
-        aside[members[:count]] = True
-    chosen: BoolArray = aside[group]
-    return chosen
+    order = draw.permutation(len(first))
+    order = order[np.argsort(class_of[order], kind="stable")]  # by class, in a drawn order within it
+    ends = np.cumsum(np.bincount(class_of, minlength=max(1, len(numbers))))
+    for members, wanted in zip(np.split(order, ends[:-1]), shares(classes, len(ends), fraction, draw), strict=True):
+        rows = sizes[members]
+        fitting = members[rows <= wanted]  # a text with more rows than that stays in training
+        chosen = fitting[np.cumsum(sizes[fitting]) <= wanted]
+        aside[chosen[: len(members) - 1]] = True
+    mask: BoolArray = aside[group]
+    return mask
+
+
+def shares(classes: Keys, count: int, fraction: float, draw: np.random.Generator) -> Keys:
+    """How many rows to keep aside of each class, (classes,): near `fraction` of each, and `fraction` of all rows in sum."""
+    exact = np.bincount(classes, minlength=count) * fraction  # (classes,)
+    whole = np.floor(exact).astype(np.int64)
+    left = max(round(float(exact.sum())), 1) - int(whole.sum())
+    order = np.lexsort((draw.random(len(exact)), -(exact - whole)))  # the largest remainders first, ties drawn
+    whole[order[:left]] += 1
+    return whole

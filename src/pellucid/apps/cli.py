@@ -5,21 +5,27 @@ Knows nothing that a script with `import pellucid as pl` could not do.
 """
 
 import sys
-from collections.abc import Callable
+from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 import pellucid as pl
 from pellucid.apps.flags import with_flags
+from pellucid.apps.inputs import Labelled, Texts, check_file, check_folder, given_texts, joined, keep, open_pipeline
+from pellucid.apps.terminal import bars_as_lines, close_quietly, forgiving_streams, in_shell_words, progress
 from pellucid.errors import PellucidError, SettingError
-from pellucid.files import write_text
+from pellucid.files import write_json, write_text
 from pellucid.model import ModelOptions
-from pellucid.render import plain
+from pellucid.render import plain, to_csv
 from pellucid.tokens import TokenOptions
 from pellucid.training.one_call import TrainOptions
-from pellucid.types import Prediction
+from pellucid.view import Cell, Lines, Table
+
+if TYPE_CHECKING:
+    from pellucid.types import Example, Prediction
 
 app = typer.Typer(
     name="pellucid",
@@ -29,28 +35,28 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
+TEXT_START = 60  # characters of a text beside its answer in a terminal; all of it in a pipe
+STOPPED = 130  # by Ctrl-C, as shells count it
 
 RowsPath = Annotated[str, typer.Argument(help="CSV, TSV, JSONL or Parquet file (also .gz), or a folder with a folder per class.")]
 ModelFolder = Annotated[str, typer.Argument(help="Folder of a saved model, a name on the Hub, or minilm.")]
-TextColumn = Annotated[str | None, typer.Option("--text", help="Column of the text; guessed and said if not given.")]
-PairColumn = Annotated[str | None, typer.Option("--text-pair", help="Column of a second text.")]
-LabelColumn = Annotated[
-    str | None, typer.Option("--label", help="Column of the label, or several columns of 0 and 1, with commas between.")
+TokenFlags = Annotated[TokenOptions, {"max_length": "tokens of a row, at most; what the model can read if not given"}]
+ModelFlags = Annotated[
+    ModelOptions,
+    {
+        "device": "auto, cpu, cuda",
+        "dtype": "float32, float16, bfloat16 or auto (as the checkpoint has it)",
+        "new_head": "drop the head of a checkpoint that was trained for other labels",
+    },
 ]
-SplitColumn = Annotated[str | None, typer.Option("--split", help="Column that says train or valid (is_valid).")]
 
 
-def read_rows(rows: str, columns: tuple[str | None, str | None, str | None, str | None]) -> pl.Rows:
-    """The rows with the columns that were named: text, text_pair, label, split."""
-    text, text_pair, label, split = columns
-    several = tuple(label.split(",")) if label and "," in label else label
-    return pl.read(rows, text=text, text_pair=text_pair, label=several, split=split)
-
-
-def open_pipeline(folder: str, task: str = "text-classification") -> pl.Pipeline:
-    """A saved pipeline, or a new one from a checkpoint that pellucid did not save."""
-    saved = (Path(folder) / "pellucid.json").exists()
-    return pl.load(folder) if saved else pl.Pipeline.new(task, folder)
+@app.callback(invoke_without_command=True)
+def pellucid(version: Annotated[bool, typer.Option("--version", help="Show the version and exit.")] = False) -> None:
+    """From a CSV to a fine-tuned, examined and saved text model, with every step in the open."""
+    if version:
+        typer.echo(f"pellucid {pl.__version__}")
+        raise typer.Exit
 
 
 @app.command()
@@ -58,70 +64,82 @@ def open_pipeline(folder: str, task: str = "text-classification") -> pl.Pipeline
 def train(
     rows: RowsPath,
     output: Annotated[str, typer.Option("--output", "-o", help="Folder to save the model in.")],
-    text: TextColumn = None,
-    text_pair: PairColumn = None,
-    label: LabelColumn = None,
-    split: SplitColumn = None,
+    source: Labelled = Labelled(),
     task: Annotated[str, typer.Option(help="Pipeline tag of the task.")] = "text-classification",
     checkpoint: Annotated[str, typer.Option(help="minilm, a folder, or a name on the Hub.")] = "minilm",
     training: TrainOptions = TrainOptions(),
-    tokens: TokenOptions = TokenOptions(),
-    model: ModelOptions = ModelOptions(),
+    tokens: TokenFlags = TokenOptions(),
+    model: ModelFlags = ModelOptions(),
 ) -> None:
-    """Train on rows, score on the rows that were kept aside, save."""
-    data = read_rows(rows, (text, text_pair, label, split))
+    """Train on rows, save, score on the rows that were kept aside."""
+    check_folder(output)
+    data = source.read(rows)
+    aside = data.valid
     pl.show(data)
-    trained = pl.train(data, task, checkpoint, options=training, tokens=tokens, model=model)
-    pl.show(trained)
-    pl.show(pl.evaluate(trained.pipeline, data.valid, train=data.train))
-    folder = pl.save(trained.pipeline, output)
-    typer.echo(f"\nsaved in {folder}\ntry: pellucid predict {folder} 'a text of yours' --trace")
+    with bars_as_lines():
+        trained = pl.train(data, task, checkpoint, options=training, tokens=tokens, model=model)
+    pl.show(replace(trained, notes=trained.pipeline.notes))
+    folder = keep(trained.pipeline, output)
+    typer.echo(f"\nsaved in {folder}\n")
+    typer.echo(f"scoring {len(aside):,} rows", err=True)
+    pl.show(pl.evaluate(trained.pipeline, aside, train=data.train))
+    typer.echo(f"\ntry: pellucid predict {output} 'a text of yours' --trace")
 
 
 @app.command()
+@with_flags
 def predict(
     model: ModelFolder,
     texts: Annotated[list[str] | None, typer.Argument(help="Texts; without any, a line each from standard input.")] = None,
     rows: Annotated[str | None, typer.Option(help="A file of rows instead of texts.")] = None,
-    text: TextColumn = None,
-    text_pair: PairColumn = None,
+    source: Texts = Texts(),
+    output: Annotated[str | None, typer.Option("--output", "-o", help="Write a CSV with the scores of all labels to this file.")] = None,
     trace: Annotated[bool, typer.Option("--trace", help="Show every step for each text.")] = False,
 ) -> None:
-    """Answer for texts or for the rows of a file."""
+    """Answer for texts or for the rows of a file: row, answer, score and text, with TABs between."""
+    if rows is not None and (texts or trace):
+        raise SettingError("texts and --trace do not go with --rows", place="--rows", cure="Give either texts or a file of rows.")
+    if output is not None:
+        check_file(output)
+    data = None if rows is None else source.read(rows)  # before the model: its mistakes are found sooner
+    if data is None and not texts and sys.stdin.isatty():
+        typer.echo("texts, one a line; Ctrl-D ends them", err=True)
     pipe = open_pipeline(model)
-    if rows is not None:
-        options = pl.ReadOptions(valid_fraction=0.0)
-        split = pl.read(rows, text=text, text_pair=text_pair, label=False, options=options).train
-        for position, prediction in enumerate(pipe.predict(split, progress=progress_line("predicting"))):
-            typer.echo(f"{split[position].row}\t{answer_line(prediction)}")
-        return
-    given = texts or [line.rstrip("\n") for line in sys.stdin]
-    if not given:
-        raise SettingError("no texts came", cure='Give them as arguments: pellucid predict my_model "I loved it".', place="texts")
+    given = given_texts(texts or (), sys.stdin.buffer, pipe.task.reads) if data is None else []
     if trace:
         for one in given:
             pl.show(pipe.trace(one))
         return
-    for one, prediction in zip(given, pipe.predict(given), strict=True):
-        typer.echo(f"{answer_line(prediction)}\t{plain(one)}")
+    found = pipe.predict(given if data is None else data, progress=progress("predicting", sys.stderr))
+    if output is not None:
+        write_text(output, to_csv(answer_table(zip(found.split, found, strict=True))))
+        typer.echo(f"{len(found):,} answers in {output}", err=True)
+        return
+    shown = TEXT_START if sys.stdout.isatty() else None
+    for example, prediction in zip(found.split, found, strict=True):
+        typer.echo(answer_line(example, prediction, shown))
 
 
-def answer_line(prediction: Prediction) -> str:
-    """The answer and its score on one line."""
-    answer = prediction.answer
+def answer_line(example: "Example", prediction: "Prediction", shown: int | None = None) -> str:
+    """Row, answer, score and text (its first `shown` characters), with TABs between; several labels have commas between."""
+    answer, scores = prediction.answer, prediction.scores
+    names = answer if isinstance(answer, tuple) else (str(answer),)
     if isinstance(answer, float):
-        return f"{answer:.4f}"
-    names = answer if isinstance(answer, tuple) else (answer,)
-    return ", ".join(f"{name} {prediction.scores[name]:.3f}" for name in names) or "(no label)"
+        cells = [f"{answer:.4f}", ""]
+    else:
+        cells = [", ".join(map(plain, names)), ", ".join(f"{scores[name]:.4f}" for name in names)]
+    return "\t".join([str(example.row), *cells, *(plain(text, shown) for text in example.fields.values())])
 
 
-def progress_line(what: str) -> Callable[[int, int], None]:
-    """Writes `what done/total` to standard error, on one line that it writes again."""
-
-    def write(done: int, total: int) -> None:
-        typer.echo(f"\r{what} {done:,}/{total:,}" + ("\n" if done == total else ""), err=True, nl=False)
-
-    return write
+def answer_table(answers: "Iterable[tuple[Example, Prediction]]") -> Table:
+    """A line for each row: its number, its texts, the answer and a score for each label."""
+    columns: tuple[str, ...] = ("row", "answer")
+    lines: list[tuple[Cell, ...]] = []
+    for example, prediction in answers:
+        columns = ("row", *example.fields, "answer", *(f"score {label}" for label in prediction.scores))
+        answer = ";".join(prediction.answer) if isinstance(prediction.answer, tuple) else prediction.answer
+        lines.append((example.row, *example.fields.values(), answer, *prediction.scores.values()))
+    return Table("answers", columns, tuple(lines))
 
 
 @app.command()
@@ -135,25 +153,31 @@ def show(
 
 
 @app.command()
+@with_flags
 def evaluate(
     model: ModelFolder,
     rows: RowsPath,
-    text: TextColumn = None,
-    text_pair: PairColumn = None,
-    label: LabelColumn = None,
-    split: SplitColumn = None,
+    source: Labelled = Labelled(),
     on: Annotated[str, typer.Option(help="Which split to score: valid, test, train, or all.")] = "valid",
-    json: Annotated[str | None, typer.Option(help="Also write the report to this file as JSON.")] = None,
+    json: Annotated[str | None, typer.Option(help="Write the report to this file as JSON; - is standard output alone.")] = None,
 ) -> None:
     """Score a saved model on labelled rows, with intervals, against simple baselines."""
+    if json not in (None, "-"):
+        check_file(str(json))
+    data = source.read(rows)
+    split = joined(data) if on == "all" else data[on]
     pipe = open_pipeline(model)
-    data = read_rows(rows, (text, text_pair, label, split))
-    if on == "all":
-        data = pl.read(rows, text=text, text_pair=text_pair, label=label, options=pl.ReadOptions(valid_fraction=0.0))
-    report = pl.evaluate(pipe, data["train" if on == "all" else on], train=None if on in ("train", "all") else data.train)
+    typer.echo(f"scoring {len(split):,} rows ({on})", err=True)
+    report = pl.evaluate(pipe, split, train=None if on in ("train", "all") else data.splits.get("train"))
+    if json == "-":
+        typer.echo(report.to_json())
+        return
+    if data.notes:
+        pl.show(Lines("chosen for you", tuple(map(str, data.notes))))
     pl.show(report)
     if json is not None:
-        write_text(json, report.to_json())
+        write_json(json, report.to_dict())
+        typer.echo(f"\nthe report is in {json}")
 
 
 @app.command()
@@ -164,16 +188,22 @@ def demo(
     """Train on real film reviews, and see every step."""
     from pellucid.apps.demo import run_demo
 
+    check_folder(output)
     run_demo(Path(output), rows)
 
 
 def main() -> None:
     """The entry point: exit code 2 and one line for a mistake, 130 after Ctrl-C."""
+    forgiving_streams()
     try:
-        app()
+        app(prog_name="pellucid")
     except PellucidError as error:
-        typer.echo(f"error: {error}", err=True)
+        typer.echo(f"error: {plain(in_shell_words(str(error)))}", err=True)
         sys.exit(2)
-    except KeyboardInterrupt:
-        typer.echo("stopped", err=True)
-        sys.exit(130)
+    except (KeyboardInterrupt, SystemExit) as end:
+        if isinstance(end, SystemExit) and end.code != STOPPED:
+            raise
+        typer.echo("\nstopped", err=True)
+        sys.exit(STOPPED)
+    finally:
+        close_quietly()

@@ -8,21 +8,29 @@ import functools
 import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import MISSING, Field, fields, is_dataclass
-from typing import Annotated, Any, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
 import typer
 
+Helps = Mapping[str, str]  # field → help text, for fields whose dataclass says none
 
-def flag_fields(options: type) -> Mapping[str, tuple[Any, str, Any]]:
-    """The fields with a help text: name → (type, help, default)."""
+
+def flag_fields(options: type, helps: Helps) -> Mapping[str, tuple[Any, str, Any]]:
+    """The fields with a help text, their own or one of `helps`: name → (type, help, default)."""
     hints = get_type_hints(options, include_extras=True)
     found = {}
     for field in fields(options):
-        hint = hints[field.name]
+        hint, said = hints[field.name], helps.get(field.name, "")
         if get_origin(hint) is Annotated:
-            kind, help_text = get_args(hint)[:2]
-            found[field.name] = (kind, help_text, default_of(field))
+            hint, said = get_args(hint)[:2]
+        if said:
+            found[field.name] = (plain_type(hint), said, default_of(field))
     return found
+
+
+def plain_type(hint: Any) -> Any:
+    """The type that a flag takes: names to choose from are text, and the dataclass says which there are."""
+    return str if get_origin(hint) is Literal else hint
 
 
 def default_of(field: Field[Any]) -> Any:
@@ -30,24 +38,34 @@ def default_of(field: Field[Any]) -> Any:
     return field.default_factory() if field.default_factory is not MISSING else field.default
 
 
+def options_of(hint: Any) -> tuple[type, Helps] | None:
+    """The dataclass behind a parameter, also one in `Annotated[Options, {field: help}]`; None for any other parameter."""
+    kind, *extra = get_args(hint) if get_origin(hint) is Annotated else (hint,)
+    if not (isinstance(kind, type) and is_dataclass(kind)):
+        return None
+    return kind, next((one for one in extra if isinstance(one, Mapping)), {})
+
+
 def with_flags(command: Callable[..., None]) -> Callable[..., None]:
     """The command with each dataclass parameter replaced by its flags."""
     hints = get_type_hints(command, include_extras=True)
     parameters, owners = [], {}
     for name, parameter in inspect.signature(command).parameters.items():
-        if not is_dataclass(hints[name]):
+        options = options_of(hints[name])
+        if options is None:
             parameters.append(parameter.replace(annotation=hints[name], kind=inspect.Parameter.KEYWORD_ONLY))
             continue
-        owners[name] = hints[name]
-        for field, (kind, help_text, default) in flag_fields(hints[name]).items():
+        found = flag_fields(*options)
+        owners[name] = options[0], tuple(found)
+        for field, (kind, help_text, default) in found.items():
             option = typer.Option("--" + field.replace("_", "-"), help=help_text, show_default=default is not None)
             flag = inspect.Parameter(field, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=Annotated[kind, option])
             parameters.append(flag)
 
     @functools.wraps(command)
     def wrapper(**values: Any) -> None:  # typer calls a command by keyword
-        for name, options in owners.items():
-            values[name] = options(**{field: values.pop(field) for field in flag_fields(options)})
+        for name, (kind, names) in owners.items():
+            values[name] = kind(**{field: values.pop(field) for field in names})
         command(**values)
 
     wrapper.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]  # the documented way to say it

@@ -4,10 +4,11 @@ Takes the options of a read. Gives the shape of a reading: its column names, and
 Knows nothing of roles, labels or splits.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, TypeVar
 
 from pellucid.errors import DataError, SettingError
 from pellucid.types import Note
@@ -15,8 +16,10 @@ from pellucid.types import Note
 if TYPE_CHECKING:
     import pyarrow as pa
 
-RawColumn = "pa.Array | Sequence[object]"
 CHUNK_ROWS = 10_000
+CHUNK_CHARACTERS = 1 << 25  # of text: a chunk of long texts has fewer rows
+SPLIT_NAMES = {"train": "train", "training": "train", "test": "test"} | dict.fromkeys(("valid", "validation", "val", "dev"), "valid")
+Row = TypeVar("Row")
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,9 +27,9 @@ class ReadOptions:
     """How to read. Every limit is here, and every default can be changed.
 
     valid_fraction, seed       the validation split that is made where the source has none; 0 makes none
-    encoding, delimiter        of text files; the delimiter is sniffed among `,` `;` TAB `|` where None
-    columns                    the column names of a file without a header line
-    quotes                     whether `"` quotes a cell; None: yes, but in TAB files only where the first lines show it
+    encoding, delimiter        of text files; the delimiter is found among `,` `;` TAB `|` where None
+    columns                    the column names of a file without a header line; one name for a .txt file: each line is a text
+    quotes                     whether `"` quotes a cell; None: yes, but not in TAB files whose first lines use it as a plain character
     on_missing                 what a missing text, label or split does: stop, or leave the row out and say so
     label_kind                 class names, numbers (regression), sets of names (many a row), or found out
     label_separator            what stands between the labels of one cell
@@ -51,28 +54,36 @@ class ReadOptions:
     cache: str | Path | None = None
 
     def __post_init__(self) -> None:
-        if not 0.0 <= self.valid_fraction < 1.0:
-            raise SettingError(
-                f"valid_fraction must be at least 0 and less than 1, not {self.valid_fraction}", cure="0.2 takes every fifth row."
-            )
-        if self.delimiter is not None and len(self.delimiter) != 1:
-            raise SettingError(f"delimiter must be one character, not {self.delimiter!r}", cure="Use ',', ';', '\\t' or '|'.")
-        if self.on_missing not in ("error", "drop"):
-            raise SettingError(f"on_missing must be 'error' or 'drop', not {self.on_missing!r}", cure="Choose one of them.")
-        if self.label_kind not in ("auto", "class", "number", "set"):
-            raise SettingError(
-                f"label_kind must be 'auto', 'class', 'number' or 'set', not {self.label_kind!r}", cure="Choose one of them."
-            )
-        if self.label_separator == "":
-            raise SettingError("label_separator is empty", cure="Name the character between labels, or leave it None.")
-        if self.max_bytes <= 0 or (self.max_rows is not None and self.max_rows <= 0):
-            raise SettingError("max_bytes and max_rows must be above 0", cure="Leave max_rows None to read every row.")
+        for wrong, problem, cure in self._checks():
+            if wrong:
+                raise SettingError(problem, place="ReadOptions", cure=cure)
         try:
             "".encode(self.encoding)
-        except LookupError:
-            raise SettingError(
-                f"unknown encoding {self.encoding!r}", cure="Python knows 'utf-8', 'cp1252', 'latin-1', 'utf-16' and others."
-            ) from None
+        except (LookupError, ValueError):
+            cure = "Python knows 'utf-8', 'cp1252', 'latin-1', 'utf-16' and others."
+            raise SettingError(f"unknown encoding {self.encoding!r}", place="ReadOptions", cure=cure) from None
+
+    def _checks(self) -> tuple[tuple[bool, str, str], ...]:
+        """What may be wrong: whether it is, what to say, and the cure."""
+        fraction, mark, kinds = self.valid_fraction, self.delimiter, ("auto", "class", "number", "set")
+        delimiter = mark is not None and (len(mark) != 1 or mark in '\r\n"')
+        choose = "Choose one of them."
+        twice = len(set(self.label_names)) < len(self.label_names)
+        return (
+            (not 0.0 <= fraction < 1.0, f"valid_fraction must be at least 0 and less than 1, not {fraction}", "0.2 takes every fifth row."),
+            (self.seed < 0, f"seed must be at least 0, not {self.seed}", "Any whole number from 0 will do."),
+            (delimiter, f"delimiter must be one character between cells, not {mark!r}", "Use ',', ';', '\\t' or '|'."),
+            (self.on_missing not in ("error", "drop"), f"on_missing must be 'error' or 'drop', not {self.on_missing!r}", choose),
+            (self.label_kind not in kinds, f"label_kind must be 'auto', 'class', 'number' or 'set', not {self.label_kind!r}", choose),
+            (self.label_separator == "", "label_separator is empty", "Name the character between labels, or leave it None."),
+            (twice, "label_names names two classes alike", "Give every class a name of its own."),
+            (
+                min(self.max_bytes, 1 if self.max_rows is None else self.max_rows) <= 0,
+                "max_bytes and max_rows must be above 0",
+                "None reads all.",
+            ),
+            (isinstance(self.columns, str), f"columns must be a tuple of names, not {self.columns!r}", f"Write ({self.columns!r},)."),
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +111,7 @@ class Reading:
     columns: tuple[str, ...]
     chunks: Callable[[tuple[str, ...]], Iterator[Chunk]]
     notes: tuple[Note, ...] = ()
-    header_is_guess: bool = False  # the names come from the first line of a file, which may be data
+    hint: str = ""  # what may have gone wrong where a column is not found
 
     def __post_init__(self) -> None:
         seen: set[str] = set()
@@ -109,6 +120,23 @@ class Reading:
                 cure = "Rename one of them; a column must be found by its name."
                 raise DataError(f"two columns are called {column!r}", place=self.source, cure=cure)
             seen.add(column)
+
+
+def in_chunks(rows: Iterable[Row], size_of: Callable[[Row], int], most: int | None = None) -> Iterator[list[Row]]:
+    """The rows in lists of at most CHUNK_ROWS; a list ends as soon as it has CHUNK_CHARACTERS, counted by `size_of`.
+
+    No more than `most` rows are taken: a generator that is slow, or has no end, is not asked for more than was wanted.
+    """
+    part: list[Row] = []
+    size = 0
+    for row in islice(rows, most):
+        part.append(row)
+        size += size_of(row)
+        if len(part) >= CHUNK_ROWS or size >= CHUNK_CHARACTERS:
+            yield part
+            part, size = [], 0
+    if part:
+        yield part
 
 
 def place_of(source: str, row: int, line: int | None = None, file: str | None = None) -> str:

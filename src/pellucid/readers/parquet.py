@@ -1,6 +1,6 @@
 """Parquet files.
 
-Takes a path. Gives a Reading of Arrow columns, a row group at a time.
+Takes a path and the limits of a read. Gives a Reading of Arrow columns, a batch at a time.
 Knows nothing of what a column means.
 """
 
@@ -12,7 +12,7 @@ from pellucid.readers.chunks import CHUNK_ROWS, Chunk, Reading, ReadOptions
 
 
 def open_parquet(path: Path, options: ReadOptions) -> Reading:
-    """A Parquet file. Raises DataError where it is damaged or no Parquet."""
+    """A Parquet file. Raises DataError where it is damaged, no Parquet, or larger than `max_bytes`."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -20,6 +20,10 @@ def open_parquet(path: Path, options: ReadOptions) -> Reading:
         file = pq.ParquetFile(path)
     except (pa.ArrowException, OSError) as error:
         raise DataError(f"it cannot be read as Parquet: {error}", place=path.name, cure="Write it again, or pass CSV or JSONL.") from error
+    unpacked = sum(file.metadata.row_group(group).total_byte_size for group in range(file.metadata.num_row_groups))
+    if unpacked > options.max_bytes:
+        cure = f"Raise ReadOptions(max_bytes={options.max_bytes}) if this is meant."
+        raise DataError(f"{unpacked:,} bytes unpacked, at most {options.max_bytes:,}", place=path.name, cure=cure)
 
     def chunks(wanted: tuple[str, ...]) -> Iterator[Chunk]:
         number = 0

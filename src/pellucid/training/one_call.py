@@ -43,7 +43,7 @@ class TrainOptions:
     warmup: Annotated[float, "share of the steps in which the learning rate rises"] = 0.1
     freeze_epochs: Annotated[int, "times to go through the rows with the head alone, before the rest"] = 0
     seed: Annotated[int, "the new weights, the order of the batches and dropout follow from it"] = 42
-    scheduler: Scheduler = "one_cycle"
+    scheduler: Annotated[Scheduler, "one_cycle or linear: how the learning rate falls"] = "one_cycle"
 
     def __post_init__(self) -> None:
         ranges = {

@@ -1,0 +1,159 @@
+"""What the arguments of a command stand for: rows, texts, a pipeline, a place to save.
+
+Takes paths, column names and lines of standard input. Gives rows, texts and pipelines, or an error before any long work begins.
+Knows nothing of flags, of the terminal or of what the commands do.
+"""
+
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+from tempfile import mkdtemp
+from typing import Annotated, BinaryIO, Literal
+
+import pellucid as pl
+from pellucid.data import Split
+from pellucid.errors import CheckpointError, DataError, SettingError, StorageError
+from pellucid.files import atomic_file, atomic_folder
+from pellucid.manifest import MANIFEST, read_manifest
+from pellucid.readers.chunks import ReadOptions
+
+
+@dataclass(frozen=True, slots=True)
+class Texts:
+    """Where the texts of a file are, and how it is written."""
+
+    text: Annotated[str | None, "column of the text; guessed and said if not given"] = None
+    text_pair: Annotated[str | None, "column of a second text"] = None
+    delimiter: Annotated[str | None, "what stands between columns; found out if not given"] = None
+    encoding: Annotated[str, "encoding of the file"] = "utf-8"
+
+    def read(self, path: str) -> Split:
+        """All rows of a file, in their order, whatever split they belong to and without their labels."""
+        options = ReadOptions(valid_fraction=0.0, encoding=self.encoding, delimiter=delimiter_of(self.delimiter))
+        return joined(pl.read(path, text=self.text, text_pair=self.text_pair, label=False, options=options))
+
+
+@dataclass(frozen=True, slots=True)
+class Labelled:
+    """Which column of a file is what, and how it is written."""
+
+    text: Annotated[str | None, "column of the text; guessed and said if not given"] = None
+    text_pair: Annotated[str | None, "column of a second text"] = None
+    label: Annotated[str | None, "column of the label, or several columns of 0 and 1 with commas between"] = None
+    split: Annotated[str | None, "column that says train or valid (is_valid)"] = None
+    label_kind: Annotated[Literal["auto", "class", "number", "set"], "what labels are: auto, class, number or set"] = "auto"
+    label_separator: Annotated[str | None, "what stands between the labels of one cell"] = None
+    valid_fraction: Annotated[float, "share of the rows kept aside where the file has no split"] = 0.2
+    delimiter: Annotated[str | None, "what stands between columns; found out if not given"] = None
+    encoding: Annotated[str, "encoding of the file"] = "utf-8"
+
+    def read(self, path: str) -> pl.Rows:
+        """The rows, with a column of labels. Raises DataError where there is none."""
+        several = tuple(self.label.split(",")) if self.label and "," in self.label else self.label
+        options = ReadOptions(
+            valid_fraction=self.valid_fraction,
+            encoding=self.encoding,
+            delimiter=delimiter_of(self.delimiter),
+            label_kind=self.label_kind,
+            label_separator=self.label_separator,
+        )
+        found = pl.read(path, text=self.text, text_pair=self.text_pair, label=several, split=self.split, options=options)
+        if found.roles.label is None:
+            raise DataError("no column has a name that means a label", place=found.source, cure="Name it: label=….")
+        return found
+
+
+def delimiter_of(given: str | None) -> str | None:
+    """A delimiter as people type it: a backslash and a t, or the word tab, are a TAB."""
+    return "\t" if given in ("\\t", "tab", "TAB") else given
+
+
+def joined(rows: pl.Rows) -> Split:
+    """All splits as one, in the order of their rows."""
+    import pyarrow as pa
+
+    first = next(iter(rows.splits.values()))
+    if len(rows.splits) == 1:
+        return first
+    table = pa.concat_tables([split.table for split in rows.splits.values()]).sort_by("row")
+    return replace(first, name="all", table=table)
+
+
+def open_pipeline(model: str, task: str = "text-classification") -> pl.Pipeline:
+    """A saved pipeline, or one from a checkpoint that pellucid did not save."""
+    folder = Path(model)
+    if (folder / MANIFEST).exists():
+        return pl.load(folder)
+    if folder.exists() and not (folder / "config.json").exists():
+        cure = "Name a folder that `pellucid train` or transformers wrote."
+        raise CheckpointError(f"this is no model: it has neither {MANIFEST} nor config.json", place=model, cure=cure)
+    return pl.Pipeline.new(task, model)
+
+
+def given_texts(texts: Sequence[str], stream: BinaryIO, reads: Sequence[str]) -> list[str | tuple[str, ...]]:
+    """The texts of the arguments, or a line each of `stream`; for a task that reads two, two arguments or a line with a TAB between.
+
+    Raises SettingError where there is none, DataError for a line that is not UTF-8 or not a pair.
+    """
+    wanted = len(reads)
+    if texts and len(texts) % wanted:
+        cure = f"Give {' and '.join(reads)} for each row, as arguments of their own."
+        raise SettingError(f"the task reads {wanted} texts a row, {len(texts)} came", place="texts", cure=cure)
+    if texts:
+        return [texts[start] if wanted == 1 else tuple(texts[start : start + wanted]) for start in range(0, len(texts), wanted)]
+    found = [line_of(line, number, wanted) for number, line in enumerate(stream, 1)]
+    if not found:
+        cure = 'Give them as arguments, or a line each on standard input: pellucid predict my_model "I loved it".'
+        raise SettingError("no texts came", place="texts", cure=cure)
+    return found
+
+
+def line_of(line: bytes, number: int, wanted: int) -> str | tuple[str, ...]:
+    """One line of standard input as a text, or as the texts of a row."""
+    place = f"standard input, line {number}"
+    try:
+        text = line.decode("utf-8-sig" if number == 1 else "utf-8").rstrip("\r\n")
+    except UnicodeDecodeError as error:
+        raise DataError(f"byte {error.start + 1} is not UTF-8", place=place, cure="Turn it into UTF-8: iconv -t UTF-8.") from error
+    parts = tuple(text.split("\t"))
+    if wanted > 1 and len(parts) != wanted:
+        raise DataError(f"expected {wanted} texts with a TAB between, came {len(parts)}", place=place, cure="Write one row a line.")
+    return text if wanted == 1 else parts
+
+
+class _Untouched(Exception):
+    """Ends a write before anything is replaced."""
+
+
+def check_folder(output: str) -> None:
+    """Whether a model can be saved there, before hours are spent on it. Raises StorageError."""
+    attempt(atomic_folder(output))
+    folder = Path(output)
+    if not folder.exists() or not any(folder.iterdir()):
+        return
+    try:
+        read_manifest(folder)
+    except CheckpointError as error:
+        problem = f"the folder is not empty, and pellucid did not save it ({error.problem})"
+        raise StorageError(problem, place=output, cure="Choose another folder, or remove this one yourself.") from error
+
+
+def check_file(output: str) -> None:
+    """Whether a file can be written there. Raises StorageError."""
+    attempt(atomic_file(output))
+
+
+def attempt(writing: AbstractContextManager[Path]) -> None:
+    """Begin to write, and stop before anything is replaced."""
+    with suppress(_Untouched), writing:
+        raise _Untouched
+
+
+def keep(pipe: pl.Pipeline, output: str) -> Path:
+    """Save; where that fails after all, save elsewhere, and say where. Raises StorageError."""
+    try:
+        return pl.save(pipe, output)
+    except StorageError as error:
+        saved = pl.save(pipe, Path(mkdtemp(prefix="pellucid-")) / "model")
+        raise StorageError(error.problem, place=error.place, cure=f"The trained model is safe in {saved}; move it from there.") from error
