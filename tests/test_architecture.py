@@ -25,8 +25,8 @@ def plant(text: str, path: str = "thing.py") -> tuple[Source, ...]:
 PLANTED: dict[Check, tuple[list[tuple[Source, ...]], list[tuple[Source, ...]]]] = {
     architecture.file_length: ([plant("x = 1\n" * 400)], [plant("x = 1\n" * 399)]),
     architecture.file_median: (
-        [plant("x = 1\n" * 150)],
-        [plant("x = 1\n" * 149), (*plant("x = 1\n" * 250), *plant("x = 1\n" * 2, "b.py"))],
+        [plant("x = 1\n" * 175)],
+        [plant("x = 1\n" * 174), (*plant("x = 1\n" * 250), *plant("x = 1\n" * 2, "b.py"))],
     ),
     architecture.function_length: (
         [plant("def f() -> None:\n" + "    x = 1\n" * 50), plant("class A:\n    async def f(self) -> None:\n" + "        x = 1\n" * 50)],
