@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from fault_list import Seen, answers, faults
+from fault_list import GROUPS, Seen, answers, faults
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -93,7 +93,7 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
     """A test of the list must have seen the error that the list promises, with its place and its cure."""
     if session.config.option.keyword or any("[" in argument for argument in session.config.args):
         return
-    promised = [fault for fault in faults() if fault.kind == "error" and fault.function in RAN]
+    promised = [fault for fault in faults() if fault.kind == "error" and fault.number[0] in GROUPS and fault.function in RAN]
     silent = [f"{fault.number} ({fault.test})" for fault in promised if not answers(fault, SEEN.get(fault.function, []))]
     if silent and session.exitstatus == 0:
         reporter = session.config.pluginmanager.get_plugin("terminalreporter")

@@ -42,11 +42,11 @@ def test_every_finding_has_a_place_and_a_cure():
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("", "1 of 21 texts of train are empty or white space"),
-        (" \n\u3000", "1 of 21 texts of train are empty or white space"),
+        ("", "1 of 21 texts of train is empty or white space"),
+        (" \n\u3000", "1 of 21 texts of train is empty or white space"),
         ("a\0b", "control characters"),
         ("\x1b[31mred", "control characters"),
-        ("a \u202eb", "turn the writing direction"),
+        ("a \u202eb", "turns the writing direction"),
         ("CafÃ© crÃ¨me", "signs of a wrong encoding"),
         ("a \ufffd b", "signs of a wrong encoding"),
     ],
@@ -85,7 +85,7 @@ def test_a_leak_is_named_with_both_places():
 
 def test_labels_that_only_one_split_has():
     splits = {"train": {"text": texts(20), "label": ["a", "b"] * 10}, "valid": {"text": ["x", "y"], "label": ["a", "c"]}}
-    unknown, missing = said(read(splits), "labels that train has not"), said(read(splits), "has no row of")
+    unknown, missing = said(read(splits), "a label that train has not"), said(read(splits), "has no row of")
     assert unknown[0].level == "error" and "'c'" in unknown[0].what
     assert missing[0].level == "warning" and "'b'" in missing[0].what
 
@@ -147,3 +147,21 @@ def test_real_rows(shared_data):
     leaks = [finding.what for finding in found if "also in train" in finding.what]
     assert leaks[0].startswith("5 of 1,998 texts of valid") and leaks[1].startswith("11 of 2,000 texts of test")
     assert not check_rows(read(shared_data / "imdb_sample" / "texts.csv.gz"))
+
+
+def test_one_is_not_called_many_and_long_names_are_cut():
+    train = {"text": [*texts(40), "text number 3", ""], "label": ["a", "b"] * 20 + ["x" * 100_000, "n/a"]}
+    found = check_rows(read({"train": train, "valid": {"text": ["text number 3"], "label": ["new"]}}))
+    said = " | ".join(finding.what for finding in found)
+    assert len(found) == 8 and all(len(finding.what) < 300 for finding in found), said
+    assert not any(wrong in said for wrong in ("1 rows", "1 classes", "texts of train are", "texts of valid are", "labels that train")), (
+        said
+    )
+    many = {"text": texts(60), "label": [f"class {number}" for number in range(60)]}
+    (unknown,) = [one for one in check_rows(read({"train": train, "valid": many})) if "labels that train has not" in one.what]
+    assert unknown.what.endswith("'class 7' and 52 more")
+
+
+def test_numbers_that_hash_alike_are_two_targets():
+    rows = read({"text": ["a", "a"], "label": [-1.0, -2.0]}, options=ReadOptions(label_kind="number", valid_fraction=0))
+    assert said(rows, "one text has two labels")

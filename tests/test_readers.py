@@ -432,3 +432,12 @@ def test_paths_that_are_no_files(tmp_path):
     for path in (tmp_path / "pipe.csv", Path("/dev/zero")):
         with pytest.raises(DataError, match="it is a pipe or a device"):
             checked_path(path)
+
+
+def test_no_more_than_max_rows_are_looked_at(tmp_path):
+    three = ReadOptions(max_rows=3)
+    assert len(rows_of(open_delimited(write(tmp_path / "a.csv", "text,label\n" + "a,b\n" * 3 + "ragged\n"), three))) == 3
+    assert len(rows_of(open_jsonl(write(tmp_path / "a.jsonl", '{"text": "a"}\n' * 100 + "bad\n"), three))) == 3
+    folder = tree(tmp_path / "films", {f"pos/{number}.txt": "a" for number in range(4)})
+    (folder / "pos" / "3.txt").write_bytes(b"\xff")
+    assert len(rows_of(open_folder(folder, three))) == 3

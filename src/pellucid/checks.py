@@ -96,9 +96,10 @@ def census(split: Split) -> Census:
     """One pass over a split. Numbers are kept for each row, no texts."""
     labels: dict[str, int] = {}
     odd: dict[str, tuple[int, int]] = {}
+    numbers: dict[Target, int] = {}  # each target once
     row_keys, row_targets = np.zeros(len(split), dtype=np.int64), np.zeros(len(split), dtype=np.int64)  # (rows,) each
     for position, texts, target in each(split):
-        row_keys[position], row_targets[position] = key_of(*texts), hash(target)
+        row_keys[position], row_targets[position] = key_of(*texts), numbers.setdefault(target, len(numbers))
         for what in oddities(texts):
             count, first = odd.get(what, (0, position))
             odd[what] = (count + 1, first)
@@ -123,11 +124,34 @@ def oddities(texts: tuple[str, ...]) -> Iterator[str]:
         yield "garbled"
 
 
-ODD = {  # what it is called, and what to do
-    "empty": ("are empty or white space", "Drop these rows: there is nothing to learn from them."),
-    "hidden": ("hold control characters or turn the writing direction", "Look at them: the model reads what you do not see."),
-    "garbled": ("hold signs of a wrong encoding, such as Ã©", "Read the file again in its own encoding: ReadOptions(encoding=…)."),
+ODD = {  # what one text does, what several do, what to do about it
+    "empty": ("is empty or white space", "are empty or white space", "Drop such rows: there is nothing to learn from them."),
+    "hidden": (
+        "holds control characters or turns the writing direction",
+        "hold control characters or turn the writing direction",
+        "Look: the model reads what you do not see.",
+    ),
+    "garbled": (
+        "holds signs of a wrong encoding, such as Ã©",
+        "hold signs of a wrong encoding, such as Ã©",
+        "Read the file again in its own encoding: ReadOptions(encoding=…).",
+    ),
 }
+
+
+def counted(count: int, one: str, many: str) -> str:
+    """How many: `1 row repeats`, `3 rows repeat`."""
+    return f"1 {one}" if count == 1 else f"{count:,} {many}"
+
+
+def named(label: str) -> str:
+    """A label in quotes, cut where it is long."""
+    return repr(label if len(label) <= 40 else label[:40] + "…")
+
+
+def listed(labels: list[str], limit: int = 8) -> str:
+    """The first labels, and how many more there are."""
+    return ", ".join(labels[:limit]) + (f" and {len(labels) - limit:,} more" if len(labels) > limit else "")
 
 
 def each(split: Split) -> Iterator[tuple[int, tuple[str, ...], Target]]:
@@ -140,13 +164,14 @@ def each(split: Split) -> Iterator[tuple[int, tuple[str, ...], Target]]:
 def of_texts(name: str, split: Split, seen: Census) -> list[Finding]:
     """Empty, odd and repeated texts within one split."""
     found = []
-    for what, (said, cure) in ODD.items():
-        if what in seen.odd:
-            count, first = seen.odd[what]
-            found.append(Finding("warning", f"{count:,} of {len(split):,} texts of {name} {said}", split.place(first), cure))
+    for oddity, (does, do, cure) in ODD.items():
+        if oddity in seen.odd:
+            count, first = seen.odd[oddity]
+            what = counted(count, f"of {len(split):,} texts of {name} {does}", f"of {len(split):,} texts of {name} {do}")
+            found.append(Finding("warning", what, split.place(first), cure))
     if seen.first_repeat is not None:
         earlier, later = map(split.place, seen.first_repeat)
-        what = f"{seen.repeats:,} rows of {name} repeat a text that is there already"
+        what = counted(seen.repeats, f"row of {name} repeats", f"rows of {name} repeat") + " a text that is there already"
         found.append(Finding("warning", what, f"{later} repeats {earlier}", "Drop the repeats, unless they are meant to count more."))
     if seen.conflicts is not None:
         earlier, later = map(split.place, seen.conflicts)
@@ -163,11 +188,11 @@ def of_labels(train: Split, seen: Census) -> list[Finding]:
         return []
     found = []
     if len(seen.labels) == 1 and isinstance(train.targets(0, 1)[0], str):
-        what = f"every row has the label {next(iter(seen.labels))!r}"
+        what = f"every row has the label {named(next(iter(seen.labels)))}"
         found.append(Finding("error", what, column, "Add rows of another class: there is nothing to tell apart."))
-    few = [f"{label!r} ({count})" for label, count in seen.labels.items() if count < FEW]
+    few = [f"{named(label)} ({count})" for label, count in seen.labels.items() if count < FEW]
     if few and len(train) >= FEW * len(seen.labels):
-        what = f"{len(few)} classes have fewer than {FEW} rows: {', '.join(few[:8])}{' …' if len(few) > 8 else ''}"
+        what = f"{counted(len(few), 'class has', 'classes have')} fewer than {FEW} rows: {listed(few)}"
         found.append(Finding("warning", what, column, "Add rows, or put small classes together."))
     return found + of_names(seen.labels, column)
 
@@ -179,13 +204,12 @@ def of_names(labels: Mapping[str, int], column: str) -> list[Finding]:
     for label in labels:
         twin = folded.setdefault(plain_name(label), label)
         if twin != label:
-            what = f"the labels {twin!r} and {label!r} differ only in how they are written"
+            what = f"the labels {named(twin)} and {named(label)} differ only in how they are written"
             found.append(Finding("warning", what, column, "Write them alike if they are one class."))
     for label in labels:
         if label.casefold() in UNSAID:
-            what = (
-                f"the label {label!r} ({labels[label]:,} rows) often means that the label is not known; it is a class like any other here"
-            )
+            rows = counted(labels[label], "row", "rows")
+            what = f"the label {label!r} ({rows}) often means that the label is not known; it is a class like any other here"
             found.append(Finding("warning", what, column, "Drop these rows, or empty the cells and pass on_missing='drop'."))
     return found
 
@@ -204,16 +228,19 @@ def between(rows: Rows, censuses: Mapping[str, Census], name: str) -> list[Findi
     if len(in_other):
         where = int(other.first[in_other].argmin())
         place = f"{split.place(int(other.first[in_other[where]]))} is {rows.train.place(int(train.first[in_train[where]]))}"
-        what = f"{len(in_other):,} of {len(other.keys):,} texts of {name} are also in train: its scores will be too good"
-        found.append(Finding("warning", what, place, f"Drop them from {name}."))
+        texts = f"of {len(other.keys):,} texts of {name}"
+        what = counted(len(in_other), f"{texts} is", f"{texts} are") + " also in train: its scores will be too good"
+        found.append(Finding("warning", what, place, f"Drop such rows from {name}."))
     if not train.labels or not other.labels or are_numbers({**train.labels, **other.labels}):
         return found
     unknown = [label for label in other.labels if label not in train.labels]
     if unknown:
-        what = f"{name} has labels that train has not: {', '.join(map(repr, unknown[:8]))}"
+        labels = "a label" if len(unknown) == 1 else "labels"
+        what = f"{name} has {labels} that train has not: {listed([named(label) for label in unknown])}"
         found.append(Finding("error", what, f"split {name}", "Add training rows of these classes, or drop the rows."))
     missing = [label for label in train.labels if label not in other.labels]
     if missing:
-        what = f"{name} has no row of {', '.join(map(repr, missing[:8]))}: nothing will be known of these classes"
+        them = "this class" if len(missing) == 1 else "these classes"
+        what = f"{name} has no row of {listed([named(label) for label in missing])}: nothing will be known of {them}"
         found.append(Finding("warning", what, f"split {name}", f"Add rows of them to {name}."))
     return found

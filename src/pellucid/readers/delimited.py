@@ -54,7 +54,7 @@ def open_delimited(path: Path, options: ReadOptions) -> Reading:
     def chunks(wanted: tuple[str, ...]) -> Iterator[Chunk]:
         places = {name: columns.index(name) for name in wanted}
         rows = records_of(path, options, delimiter, quotes)
-        for part, number in numbered(rows if options.columns else islice(rows, 1, None)):
+        for part, number in numbered(rows if options.columns else islice(rows, 1, None), options.max_rows):
             for line, cells in part:
                 if len(cells) != len(columns):
                     cure = "Quote a cell that holds the delimiter or a line end, or pass ReadOptions(delimiter=…, quotes=False)."
@@ -73,16 +73,16 @@ def open_lines(path: Path, options: ReadOptions) -> Reading:
 
     def chunks(_: tuple[str, ...]) -> Iterator[Chunk]:
         lines = ((number, [line.rstrip("\r\n")]) for number, line in enumerate(lines_of(path, options), 1) if line.strip())
-        for part, number in numbered(lines):
+        for part, number in numbered(lines, options.max_rows):
             yield Chunk({name: [cells[0] for _, cells in part]}, number, len(part), [line for line, _ in part])
 
     return Reading(path.name, options.columns, chunks, (note,))
 
 
-def numbered(records: Iterator[Record]) -> Iterator[tuple[list[Record], int]]:
-    """The records in chunks, each with the number of its first row."""
+def numbered(records: Iterator[Record], most: int | None) -> Iterator[tuple[list[Record], int]]:
+    """The records in chunks, at most `most` in all, each with the number of its first row."""
     number = 0
-    for part in in_chunks(records, lambda record: sum(map(len, record[1]))):
+    for part in in_chunks(records, lambda record: sum(map(len, record[1])), most):
         yield part, number
         number += len(part)
 

@@ -47,7 +47,7 @@ def open_folder(path: Path, options: ReadOptions) -> Reading:
 
     def chunks(wanted: tuple[str, ...]) -> Iterator[Chunk]:
         start = 0
-        for part in in_chunks(files, lambda found: found[0].stat().st_size if found[0].exists() else 0):
+        for part in in_chunks(files, lambda found: found[0].stat().st_size if found[0].exists() else 0, options.max_rows):
             cells = {"label": [label for _, label, _ in part], "split": [split for _, _, split in part]}
             if "text" in wanted:
                 cells["text"] = [text_of(file, path, options) for file, _, _ in part]

@@ -28,7 +28,7 @@ def open_jsonl(path: Path, options: ReadOptions) -> Reading:
 
     def chunks(wanted: tuple[str, ...]) -> Iterator[Chunk]:
         number = 0
-        for part in in_chunks(objects_of(path, options), lambda parsed: parsed[1]):
+        for part in in_chunks(objects_of(path, options), lambda parsed: parsed[1], options.max_rows):
             yield Chunk({name: [row.get(name) for *_, row in part] for name in wanted}, number, len(part), [line for line, *_ in part])
             number += len(part)
 

@@ -42,7 +42,7 @@ def checked_path(path: Path) -> Path:
     except (OSError, ValueError, RuntimeError) as error:  # a NUL in the name is a ValueError, a home that is not there a RuntimeError
         cure = f"Check the name; a relative path starts at {Path.cwd()}."
         why = getattr(error, "strerror", None) or error
-        raise DataError(f"it cannot be read: {why}", place=str(path)[:500], cure=cure) from error
+        raise DataError(f"it cannot be read: {why}", place=repr(str(path)[:500])[1:-1], cure=cure) from error
     if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
         raise DataError("it is a pipe or a device, not a file", place=str(path), cure="Copy its content to a file first.")
     return path
@@ -98,7 +98,7 @@ def lines_of(path: Path, options: ReadOptions) -> Iterator[str]:
             for line in io.StringIO(pending + text[:end], newline=""):
                 number += 1
                 if "\0" in line:
-                    cure = "The file is binary, or in UTF-16: save it as UTF-8."
+                    cure = 'The file is binary, or in UTF-16: save it as UTF-8, or pass ReadOptions(encoding="utf-16-le").'
                     raise DataError("a NUL byte, which no text file has", place=f"{path.name}, line {number}", cure=cure)
                 yield line
             pending = ""
@@ -116,7 +116,8 @@ def undecodable(error: UnicodeError, path: Path, options: ReadOptions, before: t
         good = error.object[: error.start].decode(options.encoding, "replace")
         line = number + max(1, len(list(io.StringIO(pending + good + "x", newline=""))))
         found = f"byte 0x{error.object[error.start]:02x} is not {options.encoding}"
-    cure = 'Save the file as UTF-8, or name its encoding: ReadOptions(encoding="cp1252") or "latin-1".'
+    likely = '"utf-16-le")' if b"\0" in getattr(error, "object", b"") else '"cp1252") or "latin-1"'
+    cure = f"Save the file as UTF-8, or name its encoding: ReadOptions(encoding={likely}."
     return DataError(found, place=f"{path.name}, line {line}", cure=cure)
 
 

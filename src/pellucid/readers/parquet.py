@@ -19,7 +19,9 @@ def open_parquet(path: Path, options: ReadOptions) -> Reading:
     try:
         file = pq.ParquetFile(path)
     except (pa.ArrowException, OSError) as error:
-        raise DataError(f"it cannot be read as Parquet: {error}", place=path.name, cure="Write it again, or pass CSV or JSONL.") from error
+        raise DataError(
+            f"it cannot be read as Parquet: {one_line(error)}", place=path.name, cure="Write it again, or pass CSV or JSONL."
+        ) from error
     unpacked = sum(file.metadata.row_group(group).total_byte_size for group in range(file.metadata.num_row_groups))
     if unpacked > options.max_bytes:
         cure = f"Raise ReadOptions(max_bytes={options.max_bytes}) if this is meant."
@@ -32,6 +34,13 @@ def open_parquet(path: Path, options: ReadOptions) -> Reading:
                 yield Chunk({name: batch.column(name) for name in wanted}, number, batch.num_rows)
                 number += batch.num_rows
         except (pa.ArrowException, OSError) as error:
-            raise DataError(f"the file is damaged: {error}", place=f"{path.name}, after row {number}", cure="Write it again.") from error
+            raise DataError(
+                f"the file is damaged: {one_line(error)}", place=f"{path.name}, after row {number}", cure="Write it again."
+            ) from error
 
     return Reading(path.name, tuple(file.schema_arrow.names), chunks)
+
+
+def one_line(error: Exception) -> str:
+    """What Arrow says, without its line ends."""
+    return " ".join(str(error).split())

@@ -13,7 +13,7 @@ import numpy as np
 from pellucid.batch import pad as pad_windows
 from pellucid.calibration import best_thresholds
 from pellucid.errors import LabelError
-from pellucid.labels import LabelSet
+from pellucid.labels import LabelSet, are_numbers
 from pellucid.metrics import Score, classification_scores, multilabel_scores, regression_scores
 from pellucid.tokens import PadSpec, TokenOptions, TokenTable
 from pellucid.tokens import encode as encode_columns
@@ -29,7 +29,6 @@ if TYPE_CHECKING:
     from pellucid.task import Source
 
 Kind = Literal["auto", "single_label", "multi_label", "regression"]
-NUMBERS_ARE_CLASSES_UP_TO = 20  # more different numbers than this, not all whole, are a quantity to be estimated
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,12 +198,9 @@ def kind_of(targets: Sequence[Target]) -> tuple[Kind, tuple[Note, ...]]:
     if any(isinstance(target, tuple) for target in known_targets):
         return "multi_label", (Note("kind multi_label", "the targets are sets of labels", change),)
     distinct = set(known_targets)
-    try:
-        numbers = [float(target) for target in distinct]  # type: ignore[arg-type]  # not a number: ValueError, below
-    except ValueError:
-        return "single_label", ()
-    if len(distinct) > NUMBERS_ARE_CLASSES_UP_TO and not all(value.is_integer() for value in numbers):
-        return "regression", (Note("kind regression", f"the targets are {len(distinct)} different numbers", change),)
+    read_as_numbers = bool(distinct) and all(isinstance(target, float) for target in distinct)  # ReadOptions(label_kind="number")
+    if read_as_numbers or are_numbers(str(target) for target in distinct):
+        return "regression", (Note("kind regression", f"the targets are numbers, {len(distinct):,} different", change),)
     return "single_label", ()
 
 
