@@ -155,17 +155,18 @@ class Pipeline:
         """
         split = as_split(data, self.task.reads)
         table = self.encode(split.without_targets())
-        batches: list[Batch] = []
-        outputs: list[Output] = []
+        logits = np.zeros((0, 0), dtype=np.float32)
         done = 0
         for windows in plan_sorted(table.lengths, budget or self.budget):
-            batch = self.collate(table, windows)
-            outputs.append(self.run(batch))
-            batches.append(batch.without_inputs())
+            found = self.run(self.collate(table, windows)).logits  # (batch, labels)
+            if not done:  # one array for all: thousands of small ones would scatter over the memory
+                logits = np.empty((len(table), *found.shape[1:]), dtype=found.dtype)
+            logits[windows] = found
             done += len(windows)
             if progress is not None:
                 progress(done, len(table))
-        return Predictions(self.decode, self.source(split), tuple(batches), tuple(outputs))
+        everything = Batch({}, None, table.rows, table.windows, table.lengths)
+        return Predictions(self.decode, self.source(split), everything, Output(logits))
 
     def features(self, data: object, *, pooling: "Pooling" = "mean", layer: int = -1, budget: TokenBudget | None = None) -> FloatArray:
         """One vector a row from the body alone: (rows, hidden) float32. `pooling`: mean, cls, last or max over the real tokens."""
