@@ -1,6 +1,6 @@
 """Pairs, numbers and sets of labels through the command line on real data: train, evaluate, load in a fresh process, predict, trace.
 
-    python benchmarks/kinds.py [--rows 4000]
+    python benchmarks/kinds.py [--rows 3000]
 
 Pairs are SNLI's development set (premise, hypothesis, three labels), numbers STS-B (similarity from 0 to 5), sets GoEmotions (28 labels).
 Each row of the evaluation is one that the training did not see. Prints the main score of each kind, of its TF-IDF baseline, and 1 where
@@ -68,7 +68,7 @@ def run(*arguments: str) -> str:
 def main() -> None:
     """The three kinds, one after the other."""
     parser = argparse.ArgumentParser()
-    parser.add_argument("--rows", type=int, default=4000)
+    parser.add_argument("--rows", type=int, default=3000)
     given = parser.parse_args()
     folder = scratch()
     for name, prepare in (("pairs", pairs), ("numbers", numbers), ("sets", sets)):

@@ -1,6 +1,6 @@
 """Texts a second in prediction, against `transformers.pipeline` and against the bare model.
 
-    python benchmarks/predict_speed.py [--rounds 5] [--reviews 200] [--sentences 800]
+    python benchmarks/predict_speed.py [--rounds 5] [--reviews 120] [--sentences 800]
 
 Contestants, each in its own process and in turn, float32, the same checkpoint and texts, tokenization included:
 `pellucid` (Pipeline.predict), `pipeline_1` and `pipeline_32` (transformers' text-classification pipeline at these batch sizes), and
@@ -113,7 +113,7 @@ def main() -> None:
     parser.add_argument("--data", choices=("sentences", "reviews"))
     parser.add_argument("--folder")
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--reviews", type=int, default=200)
+    parser.add_argument("--reviews", type=int, default=120)
     parser.add_argument("--sentences", type=int, default=800)
     given = parser.parse_args()
     counts = {"sentences": given.sentences, "reviews": given.reviews}
