@@ -34,7 +34,7 @@ def test_many_rows_stay_columns(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_prediction_speed_compares_the_same_answers(tmp_path: Path, shared_data: Path) -> None:
-    found = printed("predict_speed.py", "--rounds", "1", "--sentences", "16", "--reviews", "4", cache=tmp_path)
+    found = printed("predict_speed.py", "--rounds", "1", "--sentences", "32", "--reviews", "4", cache=tmp_path)
     for data in ("sentences", "reviews"):
         for other in ("pipeline_1", "pipeline_32", "floor"):
             assert float(found[f"largest_score_difference_{data}_{other}"]) < 1e-5
