@@ -178,8 +178,12 @@ def test_a_name_in_the_cache_of_the_hub_needs_no_network(tmp_path, pristine):
     shutil.copytree(pristine, home / "snapshots" / commit)
     (home / "refs").mkdir()
     (home / "refs" / "main").write_text(commit)
+    (home / "snapshots" / commit / "tokenizer.json").write_text("{}")
     said, _ = ask_hub("'someone/model'", tmp_path, HF_HUB_OFFLINE="1")
     assert said == str(home / "snapshots" / commit)
+    (home / "snapshots" / commit / "tokenizer.json").unlink()  # only a part was fetched: that is not the model
+    said, _ = ask_hub("'someone/model'", tmp_path, HF_HUB_OFFLINE="1")
+    assert said != str(home / "snapshots" / commit)
 
 
 # --- weights -------------------------------------------------------------------------------------------------------------

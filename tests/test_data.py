@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pellucid.data import ReadOptions, Rows, Split, read
-from pellucid.errors import DataError
+from pellucid.errors import DataError, PellucidError
 from pellucid.render import to_html, to_text
 from pellucid.roles import Asked, find_roles
 from pellucid.splitting import key_of, validation_mask
@@ -228,3 +228,15 @@ def test_a_view_survives_strange_labels() -> None:
     page, lines = to_html(rows.view()), to_text(rows.view())
     assert "<script>" not in page and "\u202e" not in lines and "x" * 100 not in lines
     assert "22 more labels are not shown." in lines
+
+
+def test_several_label_columns_do_not_make_one_class() -> None:
+    rows = [{"text": "t", "a": 1, "b": 0}]
+    with pytest.raises(PellucidError, match="make sets of labels"):
+        read(rows, text="text", label=["a", "b"], options=ReadOptions(label_kind="class"))
+
+
+def test_a_column_that_only_later_rows_have_is_read() -> None:
+    options = ReadOptions(valid_fraction=0.0, on_missing="drop")
+    rows = read([{"text": "x"}, {"text": "y", "label": "a"}], text="text", options=options)
+    assert rows.roles.label == "label"

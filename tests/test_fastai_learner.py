@@ -3,6 +3,7 @@
 import copy
 import json
 import warnings
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -413,3 +414,27 @@ def test_other_architectures_train(kind, rows, tiny_checkpoints, tmp_path):
         learn.fit_one_cycle(1, slice(1e-4, 1e-3))
     scores, _ = learn.get_preds()
     assert np.allclose(scores.numpy(), torch.tensor(pipe.predict(rows.valid).logits).softmax(-1).numpy(), atol=1e-5)
+
+
+def test_half_precision_weights_are_not_trained_in_silence(tiny_checkpoints: dict[str, Path]) -> None:
+    rows = pl.read([{"text": f"text {number}", "label": "ab"[number % 2]} for number in range(12)], text="text", label="label")
+    pipe = pl.Pipeline.new("text-classification", tiny_checkpoints["bert"], rows, model=pl.ModelOptions(dtype="bfloat16"))
+    with pytest.raises(pl.PellucidError, match="must be float32 to be trained"):
+        learner(pipe, rows)
+
+
+def test_what_a_callback_writes_into_the_settings_reaches_the_optimizer(tiny_checkpoints: dict[str, Path]) -> None:
+    rows = pl.read([{"text": f"text {number}", "label": "ab"[number % 2]} for number in range(12)], text="text", label="label")
+    learn = learner(pl.Pipeline.new("text-classification", tiny_checkpoints["bert"], rows), rows)
+    learn.create_opt()
+    for hypers in learn.opt.hypers:  # as ReduceLROnPlateau does
+        hypers["lr"] = 1e-7
+    assert {group["lr"] for group in learn.opt.opt.param_groups} == {1e-7}
+
+
+def test_ids_beyond_the_embeddings_are_found_before_the_training(tiny_checkpoints: dict[str, Path]) -> None:
+    rows = pl.read([{"text": f"strange {number}", "label": "ab"[number % 2]} for number in range(12)], text="text", label="label")
+    pipe = pl.Pipeline.new("text-classification", tiny_checkpoints["bert"], rows)
+    pipe.tokenizer.add_tokens(["strange"])
+    with pytest.raises(pl.PellucidError, match="outside the model's"):
+        learner(pipe, rows)

@@ -87,7 +87,7 @@ def test_one_text_one_dict_one_example_and_nothing() -> None:
         (3, "data", "cannot read texts from int"),
         (b"text", "data", "cannot read texts from bytes"),
         (Path("a.csv"), "data", "cannot read texts from PosixPath"),
-        (pd.DataFrame({"a": ["x"]}), "the DataFrame", "no column has a name that means a text"),
+        (pd.DataFrame({"a": ["x"], "b": ["y"]}), "the DataFrame", "no column has a name that means a text"),
     ],
 )
 def test_what_is_no_text_names_its_row(data: Any, place: str, message: str) -> None:

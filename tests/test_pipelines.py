@@ -175,3 +175,46 @@ def test_a_pair_is_read_as_the_tokenizer_reads_pairs(tiny_checkpoints: dict[str,
 def test_half_a_gpu_is_not_needed(pipe: Pipeline) -> None:
     assert pipe.budget.max_tokens <= 4096, "small batches on a CPU"
     assert replace(pipe, checkpoint="x").budget == pipe.budget
+
+
+def test_a_frame_with_two_texts_is_not_guessed_at(pipe: Pipeline) -> None:
+    import pandas
+
+    frame = pandas.DataFrame({"title": ["T"], "comment": ["C"]})
+    with pytest.raises(pl.PellucidError, match="'title', 'comment' may all be the text"):
+        pipe.predict(frame)
+    assert pipe.predict(frame["title"]).split[0].fields == {"text": "T"}
+    assert pipe.predict(frame.assign(text=["X"])).split[0].fields == {"text": "X"}
+    assert pipe.predict(pandas.DataFrame({"utterance": ["U"]})).split[0].fields == {"text": "U"}
+
+
+def test_the_budget_counts_the_padding(pipe: Pipeline) -> None:
+    wide = replace(pipe, options=replace(pipe.options, padding="max_length", max_length=64))
+    sizes: list[int] = []
+    wide.predict(TEXTS, budget=TokenBudget(max_tokens=128, max_rows=100), progress=lambda done, total: sizes.append(done))
+    assert sizes == [2, 4, 6], "two rows of 64 tokens fill 128"
+
+
+def test_a_trace_keeps_the_number_and_the_target_of_a_row(pipe: Pipeline) -> None:
+    rows = pl.read(ROWS, text="text", label="label", options=pl.ReadOptions(valid_fraction=0.0))
+    assert pipe.trace(rows.train[3]).example == rows.train[3]
+
+
+def test_a_task_that_reads_other_fields_is_refused_by_name(tiny_checkpoints: dict[str, Path]) -> None:
+    class Question(pl.SequenceClassification):
+        @property
+        def reads(self) -> tuple[str, ...]:
+            return ("question", "context")
+
+    with pytest.raises(pl.PellucidError, match="question"):
+        Pipeline.new(Question(("a", "b"), "single_label"), tiny_checkpoints["bert"])
+
+
+def test_a_folder_that_is_called_minilm_gives_tokenizer_and_weights(tiny_checkpoints: dict[str, Path], tmp_path: Path, monkeypatch) -> None:
+    import shutil
+
+    shutil.copytree(tiny_checkpoints["bert"], tmp_path / "minilm")
+    monkeypatch.chdir(tmp_path)
+    pipe = Pipeline.new("text-classification", Path("minilm"), pl.read(ROWS, text="text", label="label"))
+    assert pipe.model.config.hidden_size == 32
+    assert len(pipe.tokenizer) == pipe.model.config.vocab_size

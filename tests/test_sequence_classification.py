@@ -175,3 +175,26 @@ def test_without_rows_the_checkpoint_says_what_it_does(tiny_checkpoints: dict[st
         opened = Pipeline.new("text-classification", folder)
         assert opened.task == pipe.task
         np.testing.assert_allclose(opened.predict(["text 1"]).logits, pipe.predict(["text 1"]).logits, atol=1e-6)
+
+
+def test_rows_without_labels_are_told_so() -> None:
+    rows = pl.read([{"text": "a", "stars": "1"}, {"text": "b", "stars": "2"}], options=ALL)
+    with pytest.raises(pl.PellucidError, match=r"no labels to learn from.*label="):
+        SequenceClassification().for_rows(rows.train)
+
+
+def test_a_pair_that_is_not_there_is_told() -> None:
+    with pytest.raises(pl.PellucidError, match="text_pair="):
+        SequenceClassification(pair=True).for_rows(split_of(["a", "b"]).train)
+
+
+def test_numbers_that_become_classes_are_told() -> None:
+    kind, notes = kind_of([str(number) for number in range(40)])
+    assert kind == "single_label"
+    assert "40 numbers are read as names of classes" in str(notes[0])
+
+
+@pytest.mark.parametrize("thresholds", [(0.9,), (0.2, 0.4, 0.6)])
+def test_thresholds_must_be_one_a_label(thresholds: tuple[float, ...], tiny_checkpoints: dict[str, Path]) -> None:
+    with pytest.raises(pl.PellucidError, match="for 2 labels"):
+        Pipeline.new(SequenceClassification(("a", "b"), "multi_label", thresholds=thresholds), tiny_checkpoints["bert"])

@@ -1,5 +1,7 @@
 """Training in one call."""
 
+from pathlib import Path
+
 import pytest
 import torch
 
@@ -69,3 +71,16 @@ def test_other_ways_to_train(rows, tiny_checkpoints, options):
 def test_options_outside_what_is_possible(options, message):
     with pytest.raises(SettingError, match=message):
         TrainOptions(**options)
+
+
+def test_validation_rows_without_labels_are_refused_before_the_training(tiny_checkpoints: dict[str, Path]) -> None:
+    labelled = [{"text": f"text {number}", "label": "ab"[number % 2]} for number in range(12)]
+    rows = pl.read({"train": labelled, "valid": [{"text": "t", "label": None}]}, text="text", label="label")
+    with pytest.raises(pl.PellucidError, match="validation rows have no labels"):
+        pl.train(rows, "text-classification", tiny_checkpoints["bert"])
+
+
+def test_the_history_has_a_line_for_every_epoch(tiny_checkpoints: dict[str, Path]) -> None:
+    rows = pl.read([{"text": f"text {number}", "label": "ab"[number % 2]} for number in range(20)], text="text", label="label")
+    options = pl.TrainOptions(epochs=2, freeze_epochs=1)
+    assert len(pl.train(rows, "text-classification", tiny_checkpoints["bert"], options=options).history) == 3

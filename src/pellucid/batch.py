@@ -68,6 +68,14 @@ def pad(tokens: TokenTable, windows: IntArray, spec: PadSpec) -> Batch:
     return Batch(inputs=inputs, labels=labels, rows=rows, windows=numbers, lengths=lengths)
 
 
+def widths(tokens: TokenTable, spec: PadSpec) -> npt.NDArray[np.int64]:
+    """How wide each window makes its batch, (windows,): its own length, rounded up, or the fixed one."""
+    if spec.padding == "max_length" and spec.max_length is not None:
+        return np.full(len(tokens), spec.max_length, dtype=np.int64)
+    multiple = spec.multiple_of or 1
+    return -(-tokens.lengths // multiple) * multiple
+
+
 def unpad(batch: Batch, name: str = "input_ids") -> list[IntArray]:
     """The rows of one input without their padding: what went into `pad`."""
     mask = batch.inputs["attention_mask"].astype(bool)  # (batch, tokens)

@@ -4,6 +4,7 @@ Takes the name that a user gives. Gives a folder on this machine, verified where
 comes from the Hub. Knows nothing of what is in the folder.
 """
 
+import json
 import os
 import re
 from collections.abc import Mapping
@@ -147,8 +148,13 @@ def _cached(name: str, revision: str | None) -> Path | None:
         folder = _snapshot(name, revision, local=True)
     except (LocalEntryNotFoundError, OSError, ValueError):
         return None
-    weights = list(folder.glob("model*.safetensors"))
-    return folder if weights and (folder / "config.json").is_file() else None
+    index = folder / "model.safetensors.index.json"
+    try:
+        shards = set(json.loads(index.read_text("utf-8"))["weight_map"].values()) if index.is_file() else {"model.safetensors"}
+    except (OSError, ValueError, KeyError, AttributeError, TypeError):
+        return None
+    whole = all((folder / name).is_file() for name in ("config.json", "tokenizer.json", *map(str, shards)))
+    return folder if whole else None
 
 
 def _snapshot(name: str, revision: str | None, *, local: bool) -> Path:

@@ -304,7 +304,7 @@ def finished(found: Mapping[str, Split], options: ReadOptions) -> tuple[dict[str
         if aside.any():
             splits |= {"train": part(train, "train", ~aside, options), "valid": part(train, "valid", aside, options)}
             share = f"{int(aside.sum()):,} of {len(train):,} rows {'is' if aside.sum() == 1 else 'are'} kept aside for validation"
-            how = "in proportion to the labels, equal texts together" if train.has_targets else "equal texts together"
+            how = "in proportion to labels that repeat, equal texts together" if train.has_targets else "equal texts together"
             notes.append(Note(share, f"no row was marked for it; drawn with seed {options.seed}, {how}", change))
         else:
             notes.append(Note("no rows are kept aside for validation", "there are too few different texts of each label", change))

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from pellucid.errors import SettingError, TokenizerError
-from pellucid.types import Batch, FloatArray, Output, Want
+from pellucid.types import Batch, FloatArray, IntArray, Output, Want
 
 if TYPE_CHECKING:
     import torch
@@ -158,6 +158,17 @@ def _pool(hidden: "torch.Tensor", mask: "torch.Tensor", pooling: Pooling) -> "to
     far = mask.shape[1]
     chosen = places.masked_fill(~mask, far).amin(1).clamp(max=far - 1) if pooling == "cls" else places.masked_fill(~mask, 0).amax(1)
     return hidden[torch.arange(len(hidden), device=hidden.device), chosen]
+
+
+def check_reach(model: "PreTrainedModel", ids: IntArray, longest: int) -> None:
+    """Whether the model has an embedding for each of these ids, and positions for the longest row. Raises TokenizerError."""
+    known, reach = int(model.get_input_embeddings().weight.shape[0]), max_positions(model.config)
+    if ids.size and int(ids.max()) >= known:
+        cure = "Use the tokenizer that belongs to this checkpoint."
+        raise TokenizerError(f"token id {int(ids.max())} is outside the model's {known} embeddings", place="the rows", cure=cure)
+    if reach is not None and longest > reach:
+        cure = f"Truncate: TokenOptions(max_length={reach})."
+        raise TokenizerError(f"{longest} tokens, but the model reaches {reach}", place="the longest row", cure=cure)
 
 
 def _check_ids(model: "PreTrainedModel", batch: Batch) -> None:

@@ -12,7 +12,7 @@ from pellucid.data import Rows, Split, write_all
 from pellucid.errors import DataError, SettingError
 from pellucid.readers.chunks import Reading, ReadOptions
 from pellucid.readers.frames import families_of, open_frame
-from pellucid.roles import Asked, Roles, find_roles
+from pellucid.roles import PAIRS, TEXTS, Asked, Roles, find_roles
 from pellucid.row_store import TableWriter
 from pellucid.types import Example
 
@@ -40,12 +40,12 @@ def as_split(data: Any, reads: tuple[str, ...]) -> Split:
 
 
 def split_of(reading: Reading, reads: tuple[str, ...]) -> Split:
-    """A reading as one split without targets; its columns are named like the fields, or guessed."""
-    names = dict(zip(("text", "text_pair"), reads, strict=False))
-    asked = {role: name for role, name in names.items() if name in reading.columns}
+    """A reading as one split without targets. Its columns are named like the fields, or there is only one that can be meant."""
     roles = Roles("text", "text_pair" if len(reads) > 1 else None)  # of no rows at all
     if reading.columns:
-        roles, _ = find_roles(reading.columns, Asked(asked.get("text"), asked.get("text_pair"), False), reading.source)
+        text, pair = (name if name in reading.columns else None for name in ("text", "text_pair"))
+        asked = Asked(text or only_text(reading), pair, label=False)
+        roles, _ = find_roles(reading.columns, asked, reading.source)
     roles = replace(roles, split=None, text_pair=roles.text_pair if len(reads) > 1 else None)
     if len(reads) > 1 and roles.text_pair is None:
         cure = 'Give pairs, or dicts with "text" and "text_pair".'
@@ -54,6 +54,17 @@ def split_of(reading: Reading, reads: tuple[str, ...]) -> Split:
     with TableWriter(options) as writer:
         _, schema = write_all(writer, reading, roles, options, "given")
         return Split("given", writer.table(schema), roles, reading.source, has_targets=False)
+
+
+def only_text(reading: Reading) -> str | None:
+    """The one column that can be meant by the text. Raises DataError where several can: a model must not read another one unseen."""
+    if len(reading.columns) == 1:
+        return reading.columns[0]
+    known = [column for column in reading.columns if column.lower() in TEXTS]
+    if len(known) > 1 and PAIRS.get(known[0].lower()) not in known:
+        cure = f"Pass that column alone, for example frame[{known[0]!r}], or rename it to 'text'."
+        raise DataError(f"the columns {', '.join(map(repr, known))} may all be the text", place=reading.source, cure=cure)
+    return None
 
 
 def text_rows(data: Any, reads: tuple[str, ...]) -> Any:

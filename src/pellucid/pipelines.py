@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Any, Self, overload
 
 import numpy as np
 
-from pellucid.batch import TokenBudget, plan_sorted
+from pellucid.batch import TokenBudget, plan_sorted, widths
 from pellucid.data import Rows, Split
+from pellucid.errors import SettingError
 from pellucid.given import as_split
 from pellucid.portraits import weight_lines
 from pellucid.predictions import Predictions, SplitSource
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from pellucid.model import ModelOptions, Pooling
     from pellucid.provenance import Provenance
 
+READABLE = (("text",), ("text", "text_pair"))  # the fields that rows have
 CPU_BUDGET = TokenBudget(max_tokens=1024, max_rows=256)  # what stays in a core's cache is fastest: see docs/log.md
 GPU_BUDGET = TokenBudget(max_tokens=65_536, max_rows=1024)
 
@@ -77,9 +79,13 @@ class Pipeline:
         notes: tuple[Note, ...] = ()
         if rows is not None:
             chosen, notes = chosen.for_rows(rows.train)
+        if chosen.reads not in READABLE:
+            cure = f"Tasks read {' or '.join(map(str, READABLE))}; call the fields of yours so."
+            raise SettingError(f"the task {chosen.tag!r} reads {chosen.reads}", cure=cure, place="reads")
         load = model or ModelOptions()
-        tokenizer, tokenizer_notes = load_tokenizer(resolve(checkpoint, load.revision).folder)
-        chosen, built = chosen.build(str(checkpoint), load)
+        named = checkpoint if isinstance(checkpoint, str) else str(checkpoint.absolute())  # Path("minilm") is a folder, "minilm" is not
+        tokenizer, tokenizer_notes = load_tokenizer(resolve(named, load.revision).folder)
+        chosen, built = chosen.build(named, load)
         set_pad_token(built.model, tokenizer.pad_token_id)
         options, length_notes = with_length(tokens or TokenOptions(), tokenizer, built.model)
         everything = (*notes, *tokenizer_notes, *built.notes, *length_notes)
@@ -157,8 +163,11 @@ class Pipeline:
         table = self.encode(split.without_targets())
         logits = np.zeros((0, 0), dtype=np.float32)
         done = 0
-        for windows in plan_sorted(table.lengths, budget or self.budget):
+        for windows in plan_sorted(widths(table, self.pad), budget or self.budget):
             found = self.run(self.collate(table, windows)).logits  # (batch, labels)
+            if done and found.shape[1:] != logits.shape[1:]:
+                cure = "The task's `run` must give logits of one shape a row: (batch, labels)."
+                raise SettingError(f"the logits of a row changed their shape from {logits.shape[1:]} to {found.shape[1:]}", cure=cure)
             if not done:  # one array for all: thousands of small ones would scatter over the memory
                 logits = np.empty((len(table), *found.shape[1:]), dtype=found.dtype)
             logits[windows] = found
@@ -174,7 +183,7 @@ class Pipeline:
 
         table = self.encode(as_split(data, self.task.reads).without_targets())
         found: dict[int, FloatArray] = {}
-        for windows in plan_sorted(table.lengths, budget or self.budget):
+        for windows in plan_sorted(widths(table, self.pad), budget or self.budget):
             batch = self.collate(table, windows)
             vectors = features(self.model, batch, pooling, layer)  # (batch, hidden)
             found.update(zip(batch.rows.tolist(), vectors, strict=True))
@@ -192,7 +201,7 @@ class Pipeline:
         """One row through every step: an Example, a text, or a dict of the fields that the task reads."""
         start = perf_counter()
         split = as_split(row if isinstance(row, Example) else [row], self.task.reads)
-        example = split[0]
+        example = row if isinstance(row, Example) else split[0]  # an Example keeps its number and its target
         read = perf_counter()
         table = self.encode(split.without_targets())
         encoded = perf_counter()
@@ -201,7 +210,7 @@ class Pipeline:
         output = self.run(batch)
         ran = perf_counter()
         source = self.source(split)
-        prediction = self.decode(output, batch, source)[0]
+        prediction = self.decode(Output(output.logits), batch.without_inputs(), source)[0]  # what `predict` hands over, no more
         seconds = {"encode": encoded - read, "collate": collated - encoded, "run": ran - collated, "decode": perf_counter() - ran}
         tokens = tuple(source.tokens(0, window) for window in range(len(table)))
         counts = {str(origin): count for origin, count in self.provenance.counts().items()}

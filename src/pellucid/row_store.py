@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
 from pellucid.disk import storage_errors
-from pellucid.errors import DataError, LabelError, PellucidError
+from pellucid.errors import DataError, LabelError, PellucidError, SettingError
 from pellucid.files import atomic_file, cache_folder
 from pellucid.labels import canonical_label, is_missing, label_sets, number_of, sort_labels
 from pellucid.readers.chunks import SPLIT_NAMES, Chunk, Reading, ReadOptions
@@ -96,6 +96,10 @@ def schema_of(roles: Roles, kind: str) -> "pa.Schema":
 
 def target_kind(columns: dict[str, Sequence[Any]], roles: Roles, options: ReadOptions) -> str:
     """Whether the targets are class names, sets of names, or numbers: what was asked for, or what the first rows show."""
+    if options.label_kind in ("class", "number") and (len(roles.labels) > 1 or options.label_separator is not None):
+        several = "several label columns" if len(roles.labels) > 1 else "a label_separator"
+        problem = f"{several} make sets of labels, but label_kind is {options.label_kind!r}"
+        raise SettingError(problem, place="label_kind", cure="Leave label_kind out, or name one label column.")
     if options.label_kind != "auto":
         return options.label_kind
     if len(roles.labels) > 1 or options.label_separator is not None:

@@ -54,7 +54,7 @@ class Task(Protocol):
 
     @property
     def reads(self) -> tuple[str, ...]:
-        """The text fields it reads, in the order in which the tokenizer gets them."""
+        """The text fields it reads, in the order in which the tokenizer gets them: ("text",) or ("text", "text_pair")."""
         ...
 
     def for_rows(self, split: "Split") -> tuple[Self, tuple[Note, ...]]:
@@ -93,7 +93,7 @@ class Task(Protocol):
         ...
 
     def decode(self, output: Output, batch: Batch, source: Source | None = None) -> list[Prediction]:
-        """What the numbers mean: one prediction a row of the batch."""
+        """What the numbers mean: one prediction a row. Only `output.logits` and the rows, windows and lengths of `batch` are there."""
         ...
 
     def metrics(self, answers: Sequence[Prediction], targets: Sequence[Target]) -> Sequence[Score]:

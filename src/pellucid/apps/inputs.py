@@ -4,6 +4,7 @@ Takes paths, column names and lines of standard input. Gives rows, texts and pip
 Knows nothing of flags, of the terminal or of what the commands do.
 """
 
+import os
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass, replace
@@ -83,9 +84,9 @@ def joined(rows: pl.Rows) -> Split:
 def open_pipeline(model: str, task: str = "text-classification") -> pl.Pipeline:
     """A saved pipeline, or one from a checkpoint that pellucid did not save."""
     folder = Path(model)
-    if (folder / MANIFEST).exists():
+    if os.path.exists(folder / MANIFEST):
         return pl.load(folder)
-    if folder.exists() and not (folder / "config.json").exists():
+    if os.path.exists(folder) and not os.path.exists(folder / "config.json"):
         cure = "Name a folder that `pellucid train` or transformers wrote."
         raise CheckpointError(f"this is no model: it has neither {MANIFEST} nor config.json", place=model, cure=cure)
     return pl.Pipeline.new(task, model)
@@ -130,7 +131,7 @@ def check_folder(output: str) -> None:
     """Whether a model can be saved there, before hours are spent on it. Raises StorageError."""
     attempt(atomic_folder(output))
     folder = Path(output)
-    if not folder.exists() or not any(folder.iterdir()):
+    if not os.path.exists(folder) or not any(folder.iterdir()):
         return
     try:
         read_manifest(folder)

@@ -11,6 +11,8 @@ from typing import Any
 from pellucid.errors import DataError
 from pellucid.readers.chunks import CHUNK_ROWS, SPLIT_NAMES, Chunk, Reading, ReadOptions, in_chunks
 
+SAMPLE = 100  # rows whose keys are the columns
+
 
 def open_frame(source: Any, options: ReadOptions = ReadOptions()) -> Reading | None:
     """A Reading of a frame, an Arrow table, a Dataset, columns or an iterable of dicts; None for anything else."""
@@ -145,12 +147,10 @@ def from_columns(source: Mapping[Any, Any]) -> Reading:
 
 
 def from_dicts(source: Iterable[Any], name: str, options: ReadOptions) -> Reading:
-    """Dicts, one a row, from a list or from anything that gives them one by one; the first says which columns there are."""
+    """Dicts, one a row, from a list or from anything that gives them one by one; the first hundred say which columns there are."""
     rows = iter(source)
-    first = list(islice(rows, 1))
-    for given in first:
-        checked(given, 0, name)
-    columns = tuple(str(key) for key in first[0]) if first else ()
+    first = [checked(row, number, name) for number, row in enumerate(islice(rows, min(SAMPLE, options.max_rows or SAMPLE)))]
+    columns = tuple(dict.fromkeys(str(key) for row in first for key in row))
 
     def chunks(wanted: tuple[str, ...]) -> Iterator[Chunk]:
         start = 0

@@ -12,8 +12,8 @@ import numpy as np
 
 from pellucid.batch import pad as pad_windows
 from pellucid.calibration import best_thresholds
-from pellucid.errors import LabelError
-from pellucid.labels import LabelSet, are_numbers
+from pellucid.errors import LabelError, SettingError
+from pellucid.labels import LabelSet, are_numbers, number_of
 from pellucid.metrics import Score, classification_scores, multilabel_scores, regression_scores
 from pellucid.tokens import PadSpec, TokenOptions, TokenTable
 from pellucid.tokens import encode as encode_columns
@@ -55,13 +55,18 @@ class SequenceClassification:
 
     def for_rows(self, split: "Split") -> tuple[Self, tuple[Note, ...]]:
         """The kind and the label names that the rows show."""
+        if not split.has_targets:
+            cure = "Name their column: pl.read(…, label=…)."
+            raise LabelError("the rows have no labels to learn from", place=split.source, cure=cure)
+        if self.pair and split.roles.text_pair is None:
+            raise LabelError("the task reads pairs, the rows have one text", place=split.source, cure="Name the second: text_pair=….")
         targets = [target for start, stop in split.chunks() for target in split.targets(start, stop)]
         kind, notes = (self.kind, ()) if self.kind != "auto" else kind_of(targets)
         labels = self.labels if self.labels or kind == "regression" else LabelSet.from_targets(targets).names
         if kind != "regression" and len(labels) < 2:
             raise LabelError(
                 f"a classifier needs at least two labels, the rows have {len(labels)}: {', '.join(labels) or 'none'}",
-                place="column " + repr(split.roles.label),
+                place=f"column {', '.join(split.roles.labels)!r}",
                 cure='Add rows of another class, or pass SequenceClassification(kind="regression") for numbers.',
             )
         return replace(self, labels=labels, kind=kind, pair=split.roles.text_pair is not None), notes
@@ -79,7 +84,10 @@ class SequenceClassification:
             built.model.config.problem_type = PROBLEM_TYPES[kind]
         names = built.labels.names if built.labels is not None and kind != "regression" else ()
         thresholds = self.thresholds
-        if thresholds and names != self.labels:  # the head has another order: the thresholds follow their labels
+        if len(thresholds) not in (0, len(names)):
+            problem = f"{len(thresholds)} thresholds for {len(names)} labels"
+            raise SettingError(problem, place="thresholds", cure="Give one a label, or none.")
+        if thresholds and self.labels and names != self.labels:  # the head has another order: the thresholds follow their labels
             thresholds = tuple(thresholds[self.labels.index(name)] for name in names)
         return replace(self, kind=kind, labels=names, thresholds=thresholds), built
 
@@ -201,6 +209,8 @@ def kind_of(targets: Sequence[Target]) -> tuple[Kind, tuple[Note, ...]]:
     read_as_numbers = bool(distinct) and all(isinstance(target, float) for target in distinct)  # ReadOptions(label_kind="number")
     if read_as_numbers or are_numbers(str(target) for target in distinct):
         return "regression", (Note("kind regression", f"the targets are numbers, {len(distinct):,} different", change),)
+    if len(distinct) > 2 and all(number_of(str(target)) is not None for target in distinct):
+        return "single_label", (Note("kind single_label", f"the {len(distinct):,} numbers are read as names of classes", change),)
     return "single_label", ()
 
 

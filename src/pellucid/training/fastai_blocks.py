@@ -16,9 +16,10 @@ from fastai.data.core import DataLoaders, Datasets, TfmdDL, TfmdLists
 from fastai.torch_core import to_device
 from fastcore.foundation import L
 
-from pellucid.batch import TokenBudget, plan_sorted, plan_training
+from pellucid.batch import TokenBudget, plan_sorted, plan_training, widths
 from pellucid.data import Rows, Split
 from pellucid.errors import DataError, SettingError
+from pellucid.forwarding import check_reach
 from pellucid.given import as_split
 from pellucid.inspection import show as show_view
 from pellucid.training.batch_text import TokenInputs, shown_label, shown_text
@@ -103,6 +104,7 @@ class TokenLoader(TfmdDL):
         self._running: list[IntArray] | None = None
         super().__init__(dataset, bs=bs, shuffle=shuffle, num_workers=0, **kwargs)
         self.table = self.table_of(dataset) if table is None else table
+        check_reach(pipe.model, self.table.ids, int(self.table.lengths.max(initial=0)))  # on a GPU a wrong id would kill the process
 
     def table_of(self, dataset: Any) -> "TokenTable":
         """The tokens of a dataset, with its targets where it has them: one row a window."""
@@ -121,7 +123,7 @@ class TokenLoader(TfmdDL):
 
     def plan(self, epoch: int) -> list[IntArray]:
         """The windows of each batch of an epoch."""
-        lengths = self._widths()
+        lengths = widths(self.table, self.pad)
         if not self.shuffle:
             return plan_sorted(lengths, TokenBudget(self.options.max_tokens or self.bs * max(1, int(lengths.max(initial=1))), self.bs))
         if self.options.bucket:
@@ -130,12 +132,6 @@ class TokenLoader(TfmdDL):
         else:
             plan = self.cut(np.random.default_rng([self.options.seed, epoch]).permutation(len(lengths)))
         return [windows for windows in plan if len(windows) == self.bs] if self.drop_last and self.options.max_tokens is None else plan
-
-    def _widths(self) -> IntArray:
-        """How wide each window makes its batch, (windows,): its own length, or the fixed one."""
-        if self.pad.padding == "max_length" and self.pad.max_length is not None:
-            return np.full(len(self.table), self.pad.max_length)
-        return -(-self.table.lengths // (self.pad.multiple_of or 1)) * (self.pad.multiple_of or 1)
 
     def _current_plan(self) -> list[IntArray]:
         """The plan of the epoch that comes next."""
@@ -149,7 +145,7 @@ class TokenLoader(TfmdDL):
         most = self.options.max_tokens
         if most is None:
             return [order[start : start + self.bs] for start in range(0, len(order), self.bs)]
-        lengths = self._widths()[order]
+        lengths = widths(self.table, self.pad)[order]
         starts, longest = [0], 0
         for place, length in enumerate(lengths.tolist()):
             longest = max(longest, length)

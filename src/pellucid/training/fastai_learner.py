@@ -6,7 +6,7 @@ Knows nothing of how rows become batches or of what a label means: the blocks an
 
 import warnings
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -90,11 +90,18 @@ class PellucidLearner(Learner):
         named = dict(model.named_parameters())
         return [[named[name] for name in group.parameters] for group in layer_groups(model, self.pipe.provenance.new_names())]
 
+    def adopt(self, pipe: "Pipeline") -> None:
+        """Go on with another task around the same model: with thresholds that held-out rows settled."""
+        self.pipe, self.loss_func = pipe, TaskLoss(pipe.task)
+
     def _do_one_batch(self) -> None:
         inputs = self.xb[0]
         rows = np.arange(len(inputs["input_ids"]))
         batch = Batch(inputs, None, rows, np.zeros_like(rows), np.full_like(rows, inputs["input_ids"].shape[-1]))
-        self.pred = self.pipe.task.run(self.model, batch).logits
+        short = any(isinstance(callback, BFloat16) for callback in self.cbs)
+        with torch.autocast(self.model.device.type, dtype=torch.bfloat16) if short else nullcontext():
+            logits = self.pipe.task.run(self.model, batch).logits
+        self.pred = logits.float() if short else logits
         self("after_pred")
         if len(self.yb):
             self.loss_grad = self.loss_func(self.pred, *self.yb)
@@ -206,30 +213,6 @@ class BFloat16(Callback):
 
     order = MixedPrecision.order
 
-    def __init__(self) -> None:
-        self.context: AbstractContextManager[Any] | None = None
-
-    def before_batch(self) -> None:
-        """Start to compute in bfloat16."""
-        device = next(self.learn.model.parameters()).device.type
-        self.context = torch.autocast(device, dtype=torch.bfloat16)
-        self.context.__enter__()
-
-    def after_pred(self) -> None:
-        """Stop, and give logits in float32."""
-        self.leave()
-        self.learn.pred = self.learn.pred.float()
-
-    def after_cancel_batch(self) -> None:
-        """Stop where another callback ended the batch early."""
-        self.leave()
-
-    def leave(self) -> None:
-        """Leave bfloat16 if it is on."""
-        context, self.context = self.context, None
-        if context is not None:
-            context.__exit__(None, None, None)
-
 
 def learner(
     pipe: "Pipeline",
@@ -256,6 +239,11 @@ def learner(
         raise DataError(
             "the training rows have no labels", place="data", cure="Read the rows with label=, or a DataBlock with a block for them."
         )
+    trained = [(name, str(weight.dtype)) for name, weight in pipe.model.named_parameters() if weight.requires_grad]
+    half = next((f"{name} is {dtype.removeprefix('torch.')}" for name, dtype in trained if dtype != "torch.float32"), "")
+    if half:
+        cure = 'Load with ModelOptions(dtype="float32"), and pass cbs=BFloat16() to compute in 16 bits.'
+        raise SettingError(f"weights must be float32 to be trained, {half}: small steps would be rounded away", place="dtype", cure=cure)
     return PellucidLearner(dls, pipe, options, metrics, cbs)
 
 

@@ -51,15 +51,30 @@ class LayerAdamW(OptimWrapper):
     @property
     def hypers(self) -> list[dict[str, Any]]:
         """The settings of each layer group, by fastai's names; weight decay is that of the part that has it."""
+        names = ("lr", "wd", "mom", "sqr_mom", "eps")  # spelled out, not by fastai's `detuplify_pg`: asked for five times a step
         groups = [self.opt.param_groups[position] for position in self.first]
         return [
-            {"lr": group["lr"], "wd": group["weight_decay"], "mom": group["betas"][0], "sqr_mom": group["betas"][1], "eps": group["eps"]}
-            for group in groups  # spelled out, not by fastai's `detuplify_pg`: this is asked for five times a step
+            LayerHypers(self, layer, dict(zip(names, (group["lr"], group["weight_decay"], *group["betas"], group["eps"]), strict=True)))
+            for layer, group in enumerate(groups)
         ]
 
     def _set_hyper(self, k: str, v: Sequence[Any]) -> None:
         for layer, decays, group in zip(self.layer_of, self.decays, self.opt.param_groups, strict=True):
             set_item_pg(group, self.bwd_map[k], v[layer] if k != "wd" or decays else 0.0)
+
+
+class LayerHypers(dict[str, Any]):
+    """The settings of one layer group; what a callback writes into them reaches torch (ReduceLROnPlateau writes so)."""
+
+    def __init__(self, optimizer: LayerAdamW, layer: int, values: dict[str, Any]) -> None:
+        super().__init__(values)
+        self.optimizer, self.layer = optimizer, layer
+
+    def __setitem__(self, name: str, value: Any) -> None:
+        super().__setitem__(name, value)
+        everything = [hypers[name] for hypers in self.optimizer.hypers]
+        everything[self.layer] = value
+        self.optimizer.set_hyper(name, everything)
 
 
 class FusedAdamW:

@@ -7,11 +7,11 @@ Knows nothing of fastai's ways: the learner does.
 import logging
 from dataclasses import dataclass, replace
 from time import perf_counter
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pellucid.checks import check_rows
 from pellucid.data import Rows
-from pellucid.errors import SettingError
+from pellucid.errors import DataError, SettingError
 from pellucid.pipelines import Pipeline
 from pellucid.token_table import TruncationReport
 from pellucid.types import Note
@@ -102,6 +102,9 @@ def train(
     import torch
 
     start = perf_counter()
+    if "valid" in rows.splits and not rows.valid.has_targets:
+        cure = "Label them, or leave them out: a part of the training rows is then kept aside."
+        raise DataError("the validation rows have no labels, so nothing could be said of the training", place=rows.source, cure=cure)
     with torch.random.fork_rng():
         torch.manual_seed(options.seed)
         pipe = Pipeline.new(task, checkpoint, rows, tokens=tokens, model=model)
@@ -109,10 +112,10 @@ def train(
         findings = check_rows(rows, truncation(learn.dls.train.table, rows.train))
         for finding in findings:
             LOG.warning("%s: %s (%s). %s", finding.level, finding.what, finding.place, finding.cure)
-        fit(learn, options)
+        history = fit(learn, options)
         pipe = settled(pipe, rows)
+        learn.adopt(pipe)
     columns = tuple(name for name in learn.recorder.metric_names[1:] if name != "time")
-    history = tuple(tuple(float(value) for value in line) for line in learn.recorder.values)
     return Trained(pipe, learn, (*rows.notes, *pipe.notes), findings, perf_counter() - start, history, columns)
 
 
@@ -134,15 +137,19 @@ def untrained(pipe: Pipeline, rows: Rows, options: TrainOptions) -> "PellucidLea
     return learner(pipe, rows, options=sizes)
 
 
-def fit(learn: "PellucidLearner", options: TrainOptions) -> None:
-    """Train the head alone where that is asked for, then everything."""
+def fit(learn: "PellucidLearner", options: TrainOptions) -> tuple[tuple[float, ...], ...]:
+    """Train the head alone where that is asked for, then everything; the scores after each epoch."""
     from pellucid.training.fastai_learner import HEAD_FACTOR
 
+    lines: list[Any] = []
     if options.freeze_epochs:
         learn.freeze()
         learn.fit_one_cycle(options.freeze_epochs, slice(HEAD_FACTOR * options.learning_rate))
         learn.unfreeze()
+        lines += learn.recorder.values
     (learn.fit_linear if options.scheduler == "linear" else learn.fit_one_cycle)(options.epochs, options.learning_rate)
+    lines += learn.recorder.values
+    return tuple(tuple(float(value) for value in line) for line in lines)
 
 
 def truncation(table: "TokenTable", split: "Split") -> TruncationReport:
