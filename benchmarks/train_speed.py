@@ -1,6 +1,6 @@
 """Training examples a second, against `transformers.Trainer` and against a bare loop.
 
-    python benchmarks/train_speed.py [--rounds 5] [--sentences 600] [--reviews 48]
+    python benchmarks/train_speed.py [--rounds 5] [--sentences 1500] [--reviews 48]
 
 Contestants, each in its own process and in turn, one epoch, float32, batch 16, AdamW, the same learning rate and weight decay, the same
 checkpoint and head to start from, texts tokenized before the clock starts: `pellucid` (its fastai learner), `floor` (the batches that
@@ -230,9 +230,9 @@ def main() -> None:
     parser.add_argument("--data", choices=("sentences", "reviews"))
     parser.add_argument("--folder")
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--sentences", type=int, default=600)
+    parser.add_argument("--sentences", type=int, default=1500)
     parser.add_argument("--reviews", type=int, default=48)
-    parser.add_argument("--valid", type=int, default=120)
+    parser.add_argument("--valid", type=int, default=400)
     given = parser.parse_args()
     counts = {"sentences": given.sentences, "reviews": given.reviews}
     if given.worker:
