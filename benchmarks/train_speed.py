@@ -1,6 +1,6 @@
 """Training examples a second, against `transformers.Trainer` and against a bare loop.
 
-    python benchmarks/train_speed.py [--rounds 5] [--sentences 1500] [--reviews 48]
+    python benchmarks/train_speed.py [--data sentences] [--rounds 5] [--sentences 1500] [--reviews 128]
 
 Contestants, each in its own process and in turn, one epoch, float32, batch 16, AdamW, the same learning rate and weight decay, the same
 checkpoint and head to start from, texts tokenized before the clock starts: `pellucid` (its fastai learner), `floor` (the batches that
@@ -231,7 +231,7 @@ def main() -> None:
     parser.add_argument("--folder")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--sentences", type=int, default=1500)
-    parser.add_argument("--reviews", type=int, default=48)
+    parser.add_argument("--reviews", type=int, default=128)
     parser.add_argument("--valid", type=int, default=400)
     given = parser.parse_args()
     counts = {"sentences": given.sentences, "reviews": given.reviews}
@@ -240,7 +240,7 @@ def main() -> None:
         contest.serve(WORKERS[given.worker](given.folder, given.data, train, valid))
         return
     folder = starting_point(scratch() / "model")
-    for data in ("sentences", "reviews"):
+    for data in (given.data,) if given.data else ("sentences", "reviews"):
         arguments = ["--data", data, "--folder", str(folder), "--valid", str(given.valid)]
         arguments += ["--sentences", str(given.sentences), "--reviews", str(given.reviews)]
         report(data, contest.rounds(Path(__file__), CONTESTANTS, arguments, given.rounds), counts[data])
