@@ -106,3 +106,63 @@ def test_two_texts_are_needed() -> None:
         as_split(rows.train, TWO)
     with pytest.raises(SettingError, match="these are several splits: train"):
         as_split(rows, ONE)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        [["Bob", "is", "in", "New York"]],
+        {"words": ["Bob", "is", "in", "New York"]},
+        [{"tokens": ["Bob", "is", "in", "New York"], "ner_tags": [1, 0, 0, 2]}],
+        iter([["Bob", "is", "in", "New York"]]),
+        pd.DataFrame({"words": [["Bob", "is", "in", "New York"]]}),
+        pa.table({"id": [1], "tokens": [["Bob", "is", "in", "New York"]]}),
+        "Bob is in New\u00a0York",
+    ],
+)
+def test_the_words_of_a_row_are_one_text(data: Any) -> None:
+    assert as_split(data, ONE)[0].fields == {"text": "Bob is in New\u00a0York"}
+
+
+def test_words_and_texts_may_stand_side_by_side() -> None:
+    given = [["two", "words"], "a text", ["one text"]]
+    assert [example.fields["text"] for example in as_split(given, ONE)] == ["two words", "a text", "one text"]
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        ("Where?", "In Rome."),
+        {"question": "Where?", "context": "In Rome."},
+        {"context": "In Rome.", "question": "Where?", "id": "7", "title": "Rome"},
+        {"text": "Where?", "text_pair": "In Rome."},
+        pd.DataFrame({"context": ["In Rome."], "question": ["Where?"]}),
+        datasets.Dataset.from_dict(
+            {"id": ["7"], "Context": ["In Rome."], "Question": ["Where?"], "answers": [{"text": [], "answer_start": []}]}
+        ),
+    ],
+)
+def test_a_question_and_its_context(data: Any) -> None:
+    assert as_split([data] if isinstance(data, tuple) else data, TWO)[0].fields == {"text": "Where?", "text_pair": "In Rome."}
+
+
+@pytest.mark.parametrize(
+    ("data", "place", "message"),
+    [
+        ({"text": ["one film", "another"]}, "row 0, column 'text'", "expected a text, came list"),
+        ([["a", ""]], "row 0", "word 2 of 2 is empty"),
+        ([[]], "row 0", "expected a text, came 0"),
+        ([["a", 7]], "row 0", "expected a text, came 2"),
+        ({"words": ["a", None]}, "column 'words'", "word 2 of 2 is missing"),
+        (pd.DataFrame({"title": ["T"], "article": ["A"]}), "the DataFrame", "'title', 'article' may all be the text"),
+    ],
+)
+def test_what_is_no_row_of_words(data: Any, place: str, message: str) -> None:
+    with pytest.raises(DataError) as caught:
+        as_split(data, ONE)
+    assert place in caught.value.place and message in str(caught.value) and caught.value.cure
+
+
+def test_columns_that_are_seldom_the_text_do_not_stand_in_the_way() -> None:
+    frame = pd.DataFrame({"source": ["BBC"], "prompt": ["P"], "text": ["T"]})
+    assert as_split(frame, ONE)[0].fields == {"text": "T"}

@@ -12,10 +12,12 @@ import numpy as np
 
 from pellucid.data import Rows, Split
 from pellucid.labels import are_numbers, number_of
+from pellucid.rows import FREE
 from pellucid.splitting import key_of
-from pellucid.types import IntArray, Target
+from pellucid.types import IntArray, Span, Target
 
-FEW = 10  # rows of a class below which its scores mean little
+FEW = 10  # rows of a class, or spans of a label, below which its scores mean little
+MOSTLY = 0.5  # share of rows without any span, from which it is worth a word
 LOST_SHARE = 0.05  # of words that truncation loses, from which it is worth a word
 CONTROLS = frozenset(map(chr, (*range(9), 11, 12, *range(14, 32), 127)))  # no TAB, LF, CR
 BIDI = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
@@ -66,8 +68,9 @@ class Census:
     first: IntArray  # (texts,) the first row that has each
     repeats: int
     first_repeat: tuple[int, int] | None
-    labels: Mapping[str, int]  # label → rows
+    labels: Mapping[str, int]  # label → rows, or spans
     conflicts: tuple[int, int] | None  # two rows with one text and two targets
+    bare: int  # rows whose target is an empty tuple: no label, no span, no answer
     odd: Mapping[str, tuple[int, int]]  # what is odd → rows, the first of them
 
 
@@ -98,20 +101,40 @@ def census(split: Split) -> Census:
     odd: dict[str, tuple[int, int]] = {}
     numbers: dict[Target, int] = {}  # each target once
     row_keys, row_targets = np.zeros(len(split), dtype=np.int64), np.zeros(len(split), dtype=np.int64)  # (rows,) each
+    bare, kind = 0, split.roles.target
+    of_rows = kind not in (*FREE, "spans")  # one text may have several answers, summaries or translations
     for position, texts, target in each(split):
-        row_keys[position], row_targets[position] = key_of(*texts), numbers.setdefault(target, len(numbers))
-        for what in oddities(texts):
+        row_keys[position], bare = key_of(*texts), bare + (target == ())
+        if of_rows:
+            row_targets[position] = numbers.setdefault(target, len(numbers))
+        for what in (*oddities(texts), *(of_written(texts, target) if kind == "text" else ())):
             count, first = odd.get(what, (0, position))
             odd[what] = (count + 1, first)
-        for label in target if isinstance(target, tuple) else (target,):
-            if isinstance(label, str):
-                labels[label] = labels.get(label, 0) + 1
+        for label in () if kind in FREE else names_in(target):
+            labels[label] = labels.get(label, 0) + 1
     keys, first_rows, which = np.unique(row_keys, return_index=True, return_inverse=True)
     origin = first_rows[which]  # (rows,): the first row with the same text
     repeats = np.flatnonzero(origin != np.arange(len(split)))
     conflicts = np.flatnonzero(row_targets != row_targets[origin])
     pair = tuple((int(origin[found[0]]), int(found[0])) if len(found) else None for found in (repeats, conflicts))
-    return Census(keys, first_rows, len(repeats), pair[0], labels, pair[1], odd)
+    return Census(keys, first_rows, len(repeats), pair[0], labels, pair[1], bare, odd)
+
+
+def names_in(target: Target) -> Iterator[str]:
+    """The labels of one row: its class, its classes, or those of its spans."""
+    for one in target if isinstance(target, tuple) else (target,):
+        if isinstance(one, Span):
+            yield one.label
+        elif isinstance(one, str):
+            yield one
+
+
+def of_written(texts: tuple[str, ...], target: Target) -> Iterator[str]:
+    """What is odd about a text that is to be written: a key of ODD."""
+    if isinstance(target, str) and not target.strip():
+        yield "blank"
+    elif target == texts[0]:
+        yield "copied"
 
 
 def oddities(texts: tuple[str, ...]) -> Iterator[str]:
@@ -126,6 +149,12 @@ def oddities(texts: tuple[str, ...]) -> Iterator[str]:
 
 ODD = {  # what one text does, what several do, what to do about it
     "empty": ("is empty or white space", "are empty or white space", "Drop such rows: there is nothing to learn from them."),
+    "blank": ("has a target of white space", "have targets of white space", "Drop such rows: there is nothing to learn to write."),
+    "copied": (
+        "has itself as its target",
+        "have themselves as their targets",
+        "Drop such rows, unless copying is what is to be learned.",
+    ),
     "hidden": (
         "holds control characters or turns the writing direction",
         "hold control characters or turn the writing direction",
@@ -180,10 +209,14 @@ def of_texts(name: str, split: Split, seen: Census) -> list[Finding]:
 
 
 def of_labels(train: Split, seen: Census) -> list[Finding]:
-    """One class only, classes with few rows, and names that look like one label."""
-    if not train.has_targets or not seen.labels:
+    """One class only, classes with few rows, and names that look like one label; for spans and answers, rows that have none."""
+    if not train.has_targets:
         return []
     column = f"column {', '.join(train.roles.labels)!r}"
+    if train.roles.target in ("spans", "answers"):
+        return of_spans(train, seen, column)
+    if not seen.labels or train.roles.target in FREE:
+        return []
     if are_numbers(seen.labels):
         return []
     found = []
@@ -197,7 +230,32 @@ def of_labels(train: Split, seen: Census) -> list[Finding]:
     return found + of_names(seen.labels, column)
 
 
-def of_names(labels: Mapping[str, int], column: str) -> list[Finding]:
+def of_spans(train: Split, seen: Census, column: str) -> list[Finding]:
+    """Labels with few spans, rows without any, questions without an answer, and tags that are numbers."""
+    found = []
+    share, place = seen.bare / max(len(train), 1), column
+    if train.roles.target == "answers":
+        if seen.bare:
+            level: Literal["warning", "error"] = "error" if share == 1 else "warning"
+            what = f"{share:.1%} of the questions of {train.name} have no answer"
+            found.append(Finding(level, what, place, "Train and score them as such, or drop these rows."))
+        return found
+    if not seen.labels:
+        return [Finding("error", "no row has a span", place, "Add rows with some: there is nothing to find.")]
+    if share >= MOSTLY:
+        what = f"{share:.1%} of the rows of {train.name} have no span"
+        found.append(Finding("warning", what, place, "Look whether they were tagged; if so, it may be as it should."))
+    few = [f"{named(label)} ({count})" for label, count in seen.labels.items() if count < FEW]
+    if few and sum(seen.labels.values()) >= FEW * len(seen.labels):
+        what = f"{counted(len(few), 'label has', 'labels have')} fewer than {FEW} spans: {listed(few)}"
+        found.append(Finding("warning", what, place, "Add rows with them, or put small labels together."))
+    if all(label.isdecimal() for label in seen.labels):
+        cure = "Name them: ReadOptions(label_names=(…))."
+        found.append(Finding("warning", f"the labels are numbers: {listed([named(label) for label in seen.labels])}", place, cure))
+    return found + of_names(seen.labels, column, unit="span")
+
+
+def of_names(labels: Mapping[str, int], column: str, unit: str = "row") -> list[Finding]:
     """Labels that look like one, and labels that look like none."""
     found = []
     folded: dict[str | float, str] = {}
@@ -208,7 +266,7 @@ def of_names(labels: Mapping[str, int], column: str) -> list[Finding]:
             found.append(Finding("warning", what, column, "Write them alike if they are one class."))
     for label in labels:
         if label.casefold() in UNSAID:
-            rows = counted(labels[label], "row", "rows")
+            rows = counted(labels[label], unit, unit + "s")
             what = f"the label {label!r} ({rows}) often means that the label is not known; it is a class like any other here"
             found.append(Finding("warning", what, column, "Drop these rows, or empty the cells and pass on_missing='drop'."))
     return found
@@ -241,6 +299,7 @@ def between(rows: Rows, censuses: Mapping[str, Census], name: str) -> list[Findi
     missing = [label for label in train.labels if label not in other.labels]
     if missing:
         them = "this class" if len(missing) == 1 else "these classes"
-        what = f"{name} has no row of {listed([named(label) for label in missing])}: nothing will be known of {them}"
+        unit = "span" if rows.train.roles.target == "spans" else "row"
+        what = f"{name} has no {unit} of {listed([named(label) for label in missing])}: nothing will be known of {them}"
         found.append(Finding("warning", what, f"split {name}", f"Add rows of them to {name}."))
     return found

@@ -1,6 +1,6 @@
 """What somebody hands to `predict`, as a split.
 
-Takes a text, a list of texts or pairs, dicts, a frame, a Dataset or a split. Gives a split with the text fields that a task reads.
+Takes a text, a list of texts, pairs or words, dicts, a frame, a Dataset or a split. Gives a split with the text fields that a task reads.
 Knows nothing of targets, tokens or models.
 """
 
@@ -12,15 +12,17 @@ from pellucid.data import Rows, Split, write_all
 from pellucid.errors import DataError, SettingError
 from pellucid.readers.chunks import Reading, ReadOptions
 from pellucid.readers.frames import families_of, open_frame
-from pellucid.roles import PAIRS, TEXTS, Asked, Roles, find_roles
+from pellucid.roles import PAIRS, SELDOM, TEXTS, Asked, Roles, find_roles
 from pellucid.row_store import TableWriter
+from pellucid.tagging import word_spans
 from pellucid.types import Example
 
 
 def as_split(data: Any, reads: tuple[str, ...]) -> Split:
     """What somebody hands to `predict`, as a split with these text fields: a text, a list of texts or pairs, dicts, a frame, a Dataset.
 
-    A list keeps its order; row numbers are positions. Raises DataError that names the row, SettingError for splits without these fields.
+    Where the task reads one text, a list within the list is the words of one. A list keeps its order; row numbers are positions. Raises
+    DataError that names the row, SettingError for splits without these fields.
     """
     if isinstance(data, Rows):
         cure = "Pass rows.valid, rows.train or rows.test."
@@ -48,11 +50,11 @@ def split_of(reading: Reading, reads: tuple[str, ...]) -> Split:
         roles, _ = find_roles(reading.columns, asked, reading.source)
     roles = replace(roles, split=None, text_pair=roles.text_pair if len(reads) > 1 else None)
     if len(reads) > 1 and roles.text_pair is None:
-        cure = 'Give pairs, or dicts with "text" and "text_pair".'
+        cure = 'Give pairs, or dicts with "text" and "text_pair" ("question" and "context").'
         raise DataError("the task reads two texts, one came", place=reading.source, cure=cure)
     options = ReadOptions()
     with TableWriter(options) as writer:
-        _, schema = write_all(writer, reading, roles, options, "given")
+        _, schema, roles = write_all(writer, reading, roles, options, "given")
         return Split("given", writer.table(schema), roles, reading.source, has_targets=False)
 
 
@@ -61,7 +63,10 @@ def only_text(reading: Reading) -> str | None:
     if len(reading.columns) == 1:
         return reading.columns[0]
     known = [column for column in reading.columns if column.lower() in TEXTS]
-    if len(known) > 1 and PAIRS.get(known[0].lower()) not in known:
+    likeliest = min((column.lower() for column in known), key=TEXTS.index, default="")
+    if likeliest not in SELDOM:  # beside a text, "source" is where it comes from, and so on
+        known = [column for column in known if column.lower() not in SELDOM]
+    if len(known) > 1 and PAIRS.get(likeliest) not in [column.lower() for column in reading.columns]:
         cure = f"Pass that column alone, for example frame[{known[0]!r}], or rename it to 'text'."
         raise DataError(f"the columns {', '.join(map(repr, known))} may all be the text", place=reading.source, cure=cure)
     return None
@@ -84,14 +89,28 @@ def text_rows(data: Any, reads: tuple[str, ...]) -> Any:
 
 
 def as_fields(one: Any, reads: tuple[str, ...], row: int) -> Mapping[str, Any]:
-    """One text, or as many as the task reads, under the names of its fields; a dict is left as it is."""
+    """One text, or as many as the task reads, under the names of its fields; words are joined; a dict is left as it is."""
     if isinstance(one, Mapping):
+        several = next((name for name in reads if isinstance(one.get(name), list)), None)
+        if several is not None:
+            cure = 'Give many texts as a list of them; the words of one text go under "words".'
+            raise DataError(f"expected a text, came list ({one[several]!r:.40})", place=f"row {row}, column {several!r}", cure=cure)
         return one
     if isinstance(one, Example):
         return one.fields
+    if isinstance(one, list) and len(one) > len(reads) == 1 and all(isinstance(word, str) for word in one):
+        return {reads[0]: words_of(one, row)}
     texts = tuple(one) if isinstance(one, list | tuple) else (one,)
     if len(texts) != len(reads):
         what = "a text" if len(reads) == 1 else f"{len(reads)} texts"
         cure = "Give a string a row, or a pair for tasks that read two."
         raise DataError(f"expected {what}, came {len(texts)}", place=f"row {row}", cure=cure)
     return dict(zip(reads, texts, strict=True))
+
+
+def words_of(words: list[str], row: int) -> str:
+    """The words of one row as its text. Raises DataError that names the row."""
+    try:
+        return word_spans(words)[0]
+    except DataError as error:
+        raise error.at(f"row {row}") from error

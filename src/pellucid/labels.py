@@ -55,7 +55,7 @@ class LabelSet:
 
     @classmethod
     def from_targets(cls, targets: Iterable[Target]) -> Self:
-        """The labels that occur in `targets`, sorted; where every name is a number, sorted as numbers.
+        """The labels that occur in `targets`, of classes, sets or spans, sorted; where every name is a number, sorted as numbers.
 
         Unknown targets (None) are passed over. Raises LabelError for numeric targets: those are not classes.
         """
@@ -64,7 +64,7 @@ class LabelSet:
             if isinstance(target, str):
                 names.add(target)
             elif isinstance(target, tuple):
-                names.update(target)
+                names.update(one if isinstance(one, str) else one.label for one in target)
             elif target is not None:
                 raise LabelError(f"numbers are not classes: {target!r}", cure="Read the labels with ReadOptions(label_kind='class').")
         return cls(sort_labels(names))

@@ -18,6 +18,7 @@ TEXT_SHOWN = 2000  # characters of a field
 LABELS_SHOWN = 12  # more labels than this are sorted by score, and the first are shown
 TOKENS_SHOWN = 600  # a longer list of tokens shows its beginning and its end
 LAST = 12  # of a shortened list
+NOTHING = "(no answer)"  # where a text is empty: a question without an answer, nothing written
 
 
 def text_lines(fields: Mapping[str, str]) -> Lines:
@@ -125,10 +126,15 @@ def score_bars(scores: Mapping[str, float], scored: str = "") -> Bars:
     return Bars(title, tuple(names), tuple(float(scores[name]) for name in names))
 
 
-def answer_text(answer: str | float | tuple[str, ...], scores: Mapping[str, float]) -> str:
-    """An answer as a person says it, with its score where it has one."""
+def answer_text(answer: Any, scores: Mapping[str, float]) -> str:
+    """An answer as a person says it, with its score where it has one: a name, a text, a number, names, spans or a vector."""
+    if isinstance(answer, tuple) and answer and isinstance(answer[0], float):
+        few = " ".join(numbers(list(answer[:4])))
+        return f"a vector of {len(answer)} numbers: {few}{' …' if len(answer) > 4 else ''}"
     if isinstance(answer, tuple):
-        return ", ".join(answer) if answer else "no label"
+        return ", ".join(map(str, answer)) if answer else "no label"
+    if answer == "":
+        return NOTHING
     if isinstance(answer, str):
         return f"{answer} ({number(float(scores[answer]))})" if answer in scores else answer
     return number(float(answer))

@@ -26,21 +26,50 @@ TEXTS = (
     "sentence1",
     "premise",
     "question",
+    "context",
+    "article",
+    "dialogue",
     "title",
+    "tokens",
+    "words",
+    "source",
+    "prompt",
 )
-PAIRS = {"sentence1": "sentence2", "premise": "hypothesis", "text1": "text2", "question1": "question2", "text": "text_pair"}
-LABELS = ("label", "labels", "target", "class", "category", "sentiment", "label_name", "score", "similarity", "y")
+SELDOM = frozenset(("context", "article", "dialogue", "tokens", "words", "source", "prompt"))  # often something else beside another text
+WORDS = ("tokens", "words")  # lists of words, which have tags
+TAGS = ("tags", "ner_tags", "pos_tags", "chunk_tags", "upos", "xpos", "ner", "pos")
+TARGET_TEXTS = ("summary", "highlights", "translation", "target_text", "completion", "response")  # what a model shall write
+PAIRS = {
+    "sentence1": "sentence2",
+    "premise": "hypothesis",
+    "text1": "text2",
+    "question1": "question2",
+    "question": "context",
+    "text": "text_pair",
+}
+LABELS = (
+    *("label", "labels", "target", "class", "category", "sentiment", "label_name", "score", "similarity", "y"),
+    *("tags", "ner_tags", "pos_tags", "upos", "entities", "spans", "answers"),
+    *TARGET_TEXTS,
+)
 SPLITS = ("split", "is_valid", "is_validation")
 
 
 @dataclass(frozen=True, slots=True)
 class Roles:
-    """The columns of the text, a second text, the label (several columns of 0 and 1: a set of labels) and the split."""
+    """The columns of the text, a second text, the label (several columns of 0 and 1: a set of labels) and the split.
+
+    `target` is what the labels are, known when the rows are read: "class", "set", "number", "spans" (of entities, or of words with tags),
+    "answers" (spans over the second text), "text", or "" for none. `scheme` is that of the tags which the spans came from: "IOB1",
+    "IOB2", "IOBES", "plain" (one span a word), or "" where there were no tags.
+    """
 
     text: str
     text_pair: str | None = None
     label: LabelRole = None
     split: str | None = None
+    target: str = ""
+    scheme: str = ""
 
     @property
     def texts(self) -> dict[str, str]:
@@ -56,6 +85,11 @@ class Roles:
     def columns(self) -> tuple[str, ...]:
         """Every column that is read."""
         return tuple(dict.fromkeys((*self.texts.values(), *self.labels, *((self.split,) if self.split else ()))))
+
+    @property
+    def spanned(self) -> str:
+        """The role of the text that spans point into: an answer stands in the second text, all else in the first."""
+        return "text_pair" if self.target == "answers" else "text"
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +116,7 @@ def find_roles(columns: Sequence[str], asked: Asked, source: str, hint: str = ""
             check_column(name, columns, source, hint)
     notes: list[Note] = []
     taken = {name for name in (asked.text, asked.text_pair, asked.split, *several) if isinstance(name, str)}
-    text = asked.text or guess("text", TEXTS, columns, taken, notes)
+    text = asked.text or guess("text", text_names(columns, label), columns, taken, notes)
     if text is None:
         cure = f"Name it: text=…; the columns are {listed(columns)}. {hint}".rstrip()
         raise DataError("no column has a name that means a text", place=source, cure=cure)
@@ -102,6 +136,15 @@ def find_roles(columns: Sequence[str], asked: Asked, source: str, hint: str = ""
     if asked.split is None or asked.split is True:
         split = guess("split", SPLITS, columns, taken, notes)
     return Roles(text, pair, found_label, split), tuple(notes)
+
+
+def text_names(columns: Sequence[str], label: LabelRole | bool) -> tuple[str, ...]:
+    """The names that mean a text, the likeliest first: lists of words come first where the label is a list of tags."""
+    lower = {column.lower() for column in columns}
+    likely = label.lower() if isinstance(label, str) else ""
+    if label is None or label is True:
+        likely = next((name for name in LABELS if name in lower), "")
+    return (*WORDS, *TEXTS) if likely in TAGS else TEXTS
 
 
 def guess(role: str, names: Sequence[str], columns: Sequence[str], taken: set[str], notes: list[Note]) -> str | None:

@@ -1,7 +1,7 @@
 """Rows in Arrow: in memory while they are few, in a memory-mapped file when they are many.
 
 Takes chunks of raw cells and the roles of their columns. Gives Arrow tables with the columns text, text_pair, target, row, line, file.
-Knows nothing of splits, label sets or tasks.
+Knows nothing of splits, label sets or tasks, nor of what a cell means.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -12,17 +12,15 @@ from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
 from pellucid.disk import storage_errors
-from pellucid.errors import DataError, LabelError, PellucidError, SettingError
+from pellucid.errors import DataError, PellucidError
 from pellucid.files import atomic_file, cache_folder
-from pellucid.labels import canonical_label, is_missing, label_sets, number_of, sort_labels
-from pellucid.readers.chunks import SPLIT_NAMES, Chunk, Reading, ReadOptions
+from pellucid.readers.chunks import Chunk, Reading, ReadOptions
 from pellucid.roles import Roles
+from pellucid.target_cells import SPANS, CellReader, Missing, reader_of, split_cell
+from pellucid.types import Note
 
 if TYPE_CHECKING:
     import pyarrow as pa
-
-ON = frozenset(("1", "1.0", "True", "true", "TRUE", "yes"))  # cells of a column of 0 and 1
-OFF = frozenset(("0", "0.0", "False", "false", "FALSE", "no"))
 
 
 class TableWriter:
@@ -85,31 +83,14 @@ class TableWriter:
 
 
 def schema_of(roles: Roles, kind: str) -> "pa.Schema":
-    """The columns of a stored split."""
+    """The columns of a stored split; `kind` is that of a CellReader."""
     import pyarrow as pa
 
     string = pa.large_string()  # more than 2 GiB of text in one column do not fit the offsets of a plain string
-    target = {"class": string, "set": pa.large_list(string), "number": pa.float64()}[kind]
+    spans = pa.large_list(pa.struct([("start", pa.int32()), ("end", pa.int32()), ("label", string)]))
+    target = {"set": pa.large_list(string), "number": pa.float64()} | dict.fromkeys(SPANS, spans)
     places = [("row", pa.int64()), ("line", pa.int64()), ("file", pa.string())]
-    return pa.schema([*((role, string) for role in roles.texts), ("target", target), *places, ("split", pa.string())])
-
-
-def target_kind(columns: dict[str, Sequence[Any]], roles: Roles, options: ReadOptions) -> str:
-    """Whether the targets are class names, sets of names, or numbers: what was asked for, or what the first rows show."""
-    if options.label_kind in ("class", "number") and (len(roles.labels) > 1 or options.label_separator is not None):
-        several = "several label columns" if len(roles.labels) > 1 else "a label_separator"
-        problem = f"{several} make sets of labels, but label_kind is {options.label_kind!r}"
-        raise SettingError(problem, place="label_kind", cure="Leave label_kind out, or name one label column.")
-    if options.label_kind != "auto":
-        return options.label_kind
-    if len(roles.labels) > 1 or options.label_separator is not None:
-        return "set"
-    return "set" if roles.labels and any(is_set(cell) for cell in columns[roles.labels[0]]) else "class"
-
-
-def is_set(cell: Any) -> bool:
-    """Whether a cell holds several labels: a list, a set, an array."""
-    return isinstance(cell, list | tuple | set | frozenset) or bool(getattr(cell, "ndim", 0))
+    return pa.schema([*((role, string) for role in roles.texts), ("target", target.get(kind, string)), *places, ("split", pa.string())])
 
 
 def plain(column: Any, place: str) -> Sequence[Any]:
@@ -124,19 +105,38 @@ def plain(column: Any, place: str) -> Sequence[Any]:
 
 
 @dataclass
-class Dropped:
-    """The rows that were left out because a text or a split was missing: how many, and where the first is."""
+class Found:
+    """What came up while rows were read: how their cells are read, what was left out, and tags that are not as the others."""
 
-    rows: int = 0
-    first: str = ""
+    reader: CellReader | None = None
+    dropped: int = 0  # rows left out because a text or a split was missing
+    first_dropped: str = ""
+    loose: int = 0  # entities that begin without B-
+    first_loose: str = ""
 
-    def note(self, what: str, place: str) -> None:
+    def drop(self, what: str, place: str) -> None:
         """One more row is left out."""
-        self.rows += 1
-        self.first = self.first or f"{place}: {what}"
+        self.dropped += 1
+        self.first_dropped = self.first_dropped or f"{place}: {what}"
+
+    def notes(self) -> Iterator[Note]:
+        """What is to be said of it."""
+        if self.reader is not None:
+            yield from self.reader.notes()
+            if self.loose and self.reader.found_roles.scheme in ("IOB2", "IOBES"):
+                entities = "1 entity begins" if self.loose == 1 else f"{self.loose:,} entities begin"
+                yield Note(f"{entities} with I- or E- where B- was expected", f"the first is in {self.first_loose}", "They count as begun.")
+        if self.dropped:
+            yield left_out(self.dropped, self.first_dropped)
 
 
-def stored(reading: Reading, roles: Roles, options: ReadOptions, name: str | None, dropped: Dropped) -> Iterator["pa.RecordBatch"]:
+def left_out(rows: int, first: str) -> Note:
+    """What to say of rows that were not read."""
+    what = f"{rows:,} row left out" if rows == 1 else f"{rows:,} rows left out"
+    return Note(what, f"a cell is missing; the first is {first}", 'ReadOptions(on_missing="error") stops there.')
+
+
+def stored(reading: Reading, roles: Roles, options: ReadOptions, name: str | None, found: Found) -> Iterator["pa.RecordBatch"]:
     """The rows of a reading as record batches; `name` is the split of all of them, None where a column says it or nothing does.
 
     Raises DataError and LabelError that say where the row is. Rows that miss a text or split are left out where the options say so;
@@ -144,7 +144,6 @@ def stored(reading: Reading, roles: Roles, options: ReadOptions, name: str | Non
     """
     import pyarrow as pa
 
-    kind, schema = "", None
     left = options.max_rows
     for whole in reading.chunks(roles.columns):
         rows = whole.rows if left is None else min(whole.rows, left)
@@ -152,34 +151,31 @@ def stored(reading: Reading, roles: Roles, options: ReadOptions, name: str | Non
             continue
         columns = {name: plain(column, whole.place(0, reading.source, name) + " or below")[:rows] for name, column in whole.columns.items()}
         chunk = replace(whole, rows=rows, columns=columns)
-        if schema is None:
-            kind = target_kind(columns, roles, options)
-            schema = schema_of(roles, kind)
-        cells = by_columns(chunk, roles, options, kind) or by_rows(chunk, reading.source, roles, options, (kind, dropped))
+        found.reader = found.reader or reader_of(columns, roles, options)
+        cells = by_columns(chunk, found.reader) or by_rows(chunk, reading.source, found.reader, found)
         cells["split"] = [name] * len(cells["row"]) if name is not None else cells["split"]
-        yield record_batch(cells, schema, chunk, reading.source, roles)
+        yield record_batch(cells, schema_of(roles, found.reader.kind), chunk, reading.source, roles)
         if left is not None:
             left -= rows
             if left == 0:
                 return
-    if schema is None:
+    if found.reader is None:
         yield pa.RecordBatch.from_pylist([], schema_of(roles, "class"))
 
 
-def by_columns(chunk: Chunk, roles: Roles, options: ReadOptions, kind: str) -> dict[str, Any] | None:
+def by_columns(chunk: Chunk, reader: CellReader) -> dict[str, Any] | None:
     """The cells of a chunk under their roles, whole columns at a time; None where some cell needs a closer look."""
-    columns: dict[str, Any] = dict(chunk.columns)
+    roles, columns = reader.roles, dict[str, Any](chunk.columns)
     cells: dict[str, Any] = {role: columns[column] for role, column in roles.texts.items()}
-    if any(set(map(type, texts)) != {str} for texts in cells.values()):
+    if reader.kind in SPANS or any(set(map(type, texts)) != {str} for texts in cells.values()):
         return None
     nothing = [None] * chunk.rows
     try:
         if len(roles.labels) > 1:
             values = zip(*(columns[label] for label in roles.labels), strict=True)
-            cells["target"] = [target_cell(list(some), roles.labels, options, kind) for some in values]
+            cells["target"] = [reader.target(list(some), {}) for some in values]
         else:
-            column = columns[roles.labels[0]] if roles.labels else nothing
-            cells["target"] = once_each(column, lambda cell: target_cell([cell], roles.labels, options, kind)) if roles.labels else nothing
+            cells["target"] = once_each(columns[roles.labels[0]], lambda cell: reader.target([cell], {})) if roles.labels else nothing
         cells["split"] = once_each(columns[roles.split], split_cell) if roles.split is not None else nothing
     except (Missing, PellucidError):
         return None
@@ -197,34 +193,33 @@ def once_each(column: Sequence[Any], convert: Callable[[Any], Any]) -> list[Any]
     return [known[cell] for cell in column]
 
 
-def by_rows(chunk: Chunk, source: str, roles: Roles, options: ReadOptions, state: tuple[str, Dropped]) -> dict[str, Any]:
-    """The cells of a chunk under their roles, row by row: what is wrong is named, what is missing may be left out.
-
-    `state`: the kind of the targets, and what is left out.
-    """
-    kind, dropped = state
-    columns: dict[str, Any] = dict(chunk.columns)
+def by_rows(chunk: Chunk, source: str, reader: CellReader, seen: Found) -> dict[str, Any]:
+    """The cells of a chunk under their roles, row by row: what is wrong is named, what is missing may be left out."""
+    roles, columns = reader.roles, dict[str, Any](chunk.columns)
     texts, labels = [(role, columns[column]) for role, column in roles.texts.items()], [columns[label] for label in roles.labels]
     cells: dict[str, list[Any]] = {role: [] for role in (*roles.texts, "target", "row", "line", "file", "split")}
     for position in range(chunk.rows):
-        role = "text"
+        role, loose = "text", reader.census.unbegun
         try:
             found = {}
             for role, values in texts:
-                found[role] = text_cell(values[position])
+                found[role] = reader.text(role, values[position])
             role = "target"
-            target = target_cell([values[position] for values in labels], roles.labels, options, kind)
+            target = reader.target([values[position] for values in labels], found)
             role = "split"
             part = None if roles.split is None else split_cell(columns[roles.split][position])
         except Missing as missing:
             place = chunk.place(position, source, column_of(roles, role))
-            if options.on_missing == "drop":
-                dropped.note(str(missing), place)
+            if reader.options.on_missing == "drop":
+                seen.drop(str(missing), place)
                 continue
             cure = 'Fill the cell or drop the row; ReadOptions(on_missing="drop") leaves such rows out.'
             raise DataError(str(missing), place=place, cure=cure) from None
         except PellucidError as error:
             raise error.at(chunk.place(position, source, column_of(roles, role))) from error
+        if reader.census.unbegun > loose:
+            place = chunk.place(position, source, column_of(roles, "target"))
+            seen.loose, seen.first_loose = reader.census.unbegun, seen.first_loose or place
         for role, text in found.items():
             cells[role].append(text)
         cells["target"].append(target)
@@ -240,76 +235,6 @@ def column_of(roles: Roles, role: str) -> str:
     if role == "target":
         return ", ".join(roles.labels)
     return roles.split or "" if role == "split" else roles.texts[role]
-
-
-class Missing(Exception):
-    """A cell that is not there; its place is added by whoever knows it."""
-
-
-def text_cell(value: Any) -> str:
-    """A text. Numbers, bytes and lists are refused: they are no texts."""
-    if isinstance(value, str):
-        return value
-    if is_missing(value):
-        raise Missing("the text is missing")
-    cure = "Convert the column to text before, or name another column with text=."
-    raise DataError(f"expected a text, came {type(value).__name__} ({value!r:.40})", cure=cure)
-
-
-def target_cell(values: list[Any], names: tuple[str, ...], options: ReadOptions, kind: str) -> Any:
-    """A class name, the sorted names of a set, or a number; None where the label is missing, or the rows have none."""
-    if not names:
-        return None
-    if len(names) > 1:
-        on = [is_on(value) for value in values]
-        return None if None in on else list(sort_labels(name for name, yes in zip(names, on, strict=True) if yes))
-    if kind == "set":
-        found = label_sets(values[0], options.label_separator)
-        return None if found is None else list(sort_labels(named(found, options)))
-    name = canonical_label(values[0])
-    if name is None:
-        return None
-    if kind != "number":
-        return named((name,), options)[0]
-    number = number_of(name)
-    if number is None:
-        cure = "Mend the row, or read classes: ReadOptions(label_kind='class')."
-        raise LabelError(f"expected a finite number, came {name!r:.60}", cure=cure)
-    return number
-
-
-def named(labels: tuple[str, ...], options: ReadOptions) -> tuple[str, ...]:
-    """The names that belong to class numbers, where they were given."""
-    if not options.label_names:
-        return labels
-    known = options.label_names
-    for label in labels:
-        if label not in known and not (label.isdecimal() and int(label) < len(known)):
-            cure = f"label_names has {len(known)} names, numbered from 0."
-            raise LabelError(f"label {label!r:.60} has no name", cure=cure)
-    return tuple(label if label in known else known[int(label)] for label in labels)
-
-
-def is_on(value: Any) -> bool | None:
-    """Whether a cell of a column of 0 and 1 says yes; None where it is missing."""
-    name = canonical_label(value)
-    if name is None or name in ON or name in OFF:
-        return None if name is None else name in ON
-    raise LabelError(f"expected 0 or 1, came {value!r:.40}", cure="Name one label column, or columns of 0 and 1.")
-
-
-SPLIT_CELLS = SPLIT_NAMES | {"false": "train", "0": "train", "true": "valid", "1": "valid"}
-
-
-def split_cell(value: Any) -> str:
-    """train, valid or test."""
-    name = canonical_label(value)
-    if name is None:
-        raise Missing("the split is missing")
-    if name.lower() not in SPLIT_CELLS:
-        cure = "Use train, valid and test, or True for the rows that are kept aside (is_valid); split=False reads no split."
-        raise DataError(f"expected train, valid or test, came {name!r:.40}", cure=cure)
-    return SPLIT_CELLS[name.lower()]
 
 
 def record_batch(cells: dict[str, Any], schema: "pa.Schema", chunk: Chunk, source: str, roles: Roles) -> "pa.RecordBatch":
@@ -329,7 +254,8 @@ def first_surrogate(cells: dict[str, Any]) -> tuple[str, int, int]:
     """The role, the place among the cells and the character of the first text or label that UTF-8 cannot hold."""
     for role, values in cells.items():
         for number, value in enumerate(values):
-            for place, character in enumerate("".join(value) if isinstance(value, list | tuple) else str(value or "")):
+            parts = value if isinstance(value, list | tuple) else [value or ""]
+            for place, character in enumerate("".join(part["label"] if isinstance(part, dict) else str(part) for part in parts)):
                 if "\ud800" <= character <= "\udfff":
                     return role, number, place
     return "text", 0, 0

@@ -11,11 +11,44 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from pellucid.portraits import answer_text, array_table, how_scored, logit_table, numbered, score_bars, second_bars, text_lines, token_table
+from pellucid.portraits import (
+    NOTHING,
+    answer_text,
+    array_table,
+    how_scored,
+    logit_table,
+    numbered,
+    score_bars,
+    second_bars,
+    text_lines,
+    token_table,
+)
 from pellucid.render import to_html
-from pellucid.view import Cell, Lines, Stack, Table, View
+from pellucid.view import Cell, Lines, Spans, Stack, Table, View
+from pellucid.view import Span as Marked
 
-Target = str | float | tuple[str, ...] | None  # a class name, a number, a set of class names, or unknown
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """A stretch of a text: what stands there, what it is, and how sure a model was of it."""
+
+    start: int  # characters, in the text that the task answers about
+    end: int  # exclusive
+    label: str = ""
+    score: float | None = None
+    text: str = ""  # the characters themselves
+
+    @property
+    def place(self) -> tuple[int, int, str]:
+        """Where it is and what it is: two spans with the same place are the same answer."""
+        return self.start, self.end, self.label
+
+    def __str__(self) -> str:
+        return f"{self.text}={self.label}" if self.label else self.text
+
+
+Target = str | float | tuple[str, ...] | tuple[Span, ...] | None  # a class, a text, a number, a set of classes, spans, or unknown
+Answer = str | float | tuple[str, ...] | tuple[Span, ...] | tuple[float, ...]  # what a task says: the same, or a vector
 Columns = Mapping[str, Sequence[str]]  # the text fields of many rows: role ("text", "text_pair") → one string a row
 IntArray = npt.NDArray[np.integer[Any]]
 FloatArray = npt.NDArray[np.floating[Any]]
@@ -151,26 +184,30 @@ class Want:
 
     hidden_states: bool = False
     attentions: bool = False
+    answers: bool = False  # the run is for answering, not for a loss: text is generated, and only what `decode` needs comes out
 
 
 @dataclass(frozen=True, slots=True)
 class Output:
     """What the model gave: tensors between `run` and `loss`, numpy arrays everywhere else."""
 
-    logits: Array  # (batch, labels) or (batch, tokens, labels)
+    logits: Array  # (batch, labels) or (batch, tokens, labels); for generated ids (batch, tokens, candidates) log-probabilities
     loss: Array | None = None  # (batch,) per example
     hidden_states: tuple[Array, ...] = ()  # one a layer, each (batch, tokens, hidden)
     attentions: tuple[Array, ...] = ()  # one a layer, each (batch, heads, tokens, tokens)
+    ids: Array | None = None  # (batch, tokens, candidates) token ids that the model chose; -1 where there is none
+    lengths: Array | None = None  # (batch,) how many positions along axis 1 count, where entries differ in that
 
     def take(self, positions: IntArray) -> "Output":
         """The entries at `positions`, in that order."""
-        loss = None if self.loss is None else self.loss[positions]
-        hidden = tuple(layer[positions] for layer in self.hidden_states)
-        return Output(self.logits[positions], loss, hidden, tuple(layer[positions] for layer in self.attentions))
+        loss, ids, lengths = (None if array is None else array[positions] for array in (self.loss, self.ids, self.lengths))
+        hidden, attentions = (tuple(layer[positions] for layer in layers) for layers in (self.hidden_states, self.attentions))
+        return Output(self.logits[positions], loss, hidden, attentions, ids, lengths)
 
     def view(self) -> Table:
         """The name, shape, type and first row of each array that the model gave."""
-        arrays = {"logits": self.logits} if self.loss is None else {"logits": self.logits, "loss": self.loss}
+        given = {"logits": self.logits, "loss": self.loss, "ids": self.ids}
+        arrays = {name: array for name, array in given.items() if array is not None}
         layers = {f"hidden state {number}": layer for number, layer in enumerate(self.hidden_states)}
         maps = {f"attention {number}": layer for number, layer in enumerate(self.attentions, 1)}
         return array_table("output", {**arrays, **layers, **maps})
@@ -184,8 +221,10 @@ class Prediction:
     """The human answer for one row, with what it was weighed against."""
 
     row: int
-    answer: str | float | tuple[str, ...]
+    answer: Answer
     scores: Mapping[str, float] = field(default_factory=dict)  # candidate → score, in label order
+    spans: tuple[Span, ...] = ()  # where the answer stands in the text, the best first: of a question, the n best
+    alternatives: tuple[tuple[str, float], ...] = ()  # other texts that were weighed, the best first, with their scores
 
     def says(self) -> str:
         """The answer in words, with its score where it has one."""
@@ -217,13 +256,14 @@ class Trace:
         scores = self.prediction.scores
         parts: list[View] = [self.example.view(), *self._token_parts(), self.batch.view()]
         scored = ""
-        if self.output.logits.ndim == 2:  # (windows, labels)
+        if self.output.logits.ndim == 2 and self.output.logits.shape[1] == len(scores):  # (windows, labels)
             scored = how_scored(self.output.logits[0], list(scores.values()))
             parts.append(logit_table(self.output.logits, tuple(scores), scored))
         else:
             parts.append(self.output.view())
         if len(scores) > 1:
             parts.append(score_bars(scores, scored))
+        parts += self._marked()
         target = "" if self.example.target is None else f"; the target is {answer_text(self.example.target, {})}"
         parts.append(Lines("answer", (self.prediction.says() + target,)))
         if self.weights:
@@ -232,6 +272,21 @@ class Trace:
         if self.notes:
             parts.append(Lines("choices that were made for you", tuple(f"• {note}" for note in self.notes)))
         return numbered(f"Row {self.example.row}: {self.prediction.says()}", parts)
+
+    def _marked(self) -> list[View]:
+        """The text that the answer stands in, marked; the other texts that were weighed."""
+        answer, fields = self.prediction.answer, list(self.example.fields.values())
+        spans = [one for one in answer if isinstance(one, Span)] if isinstance(answer, tuple) else list(self.prediction.spans[:1])
+        parts: list[View] = []
+        if spans:
+            marks = tuple(Marked(span.start, span.end, span.label or "answer", span.score) for span in spans)
+            parts.append(Spans("the answer in the text", fields[-1], marks))
+        if isinstance(answer, str) and len(self.prediction.spans) > 1:
+            best = tuple((span.label or span.text or NOTHING, f"{span.start}:{span.end}", span.score) for span in self.prediction.spans)
+            parts.append(Table("the best answers", ("text", "characters", "score"), best))
+        if self.prediction.alternatives:
+            parts.append(Table("texts that were weighed", ("text", "score"), self.prediction.alternatives))
+        return parts
 
     def _token_parts(self) -> list[Table]:
         """The tokens of the first windows, with their row of the attention mask under them."""

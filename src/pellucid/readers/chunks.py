@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, TypeVar
+from typing import TYPE_CHECKING, Literal, TypeVar, get_args
 
 from pellucid.errors import DataError, SettingError
 from pellucid.types import Note
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 CHUNK_ROWS = 10_000
 CHUNK_CHARACTERS = 1 << 25  # of text: a chunk of long texts has fewer rows
 SPLIT_NAMES = {"train": "train", "training": "train", "test": "test"} | dict.fromkeys(("valid", "validation", "val", "dev"), "valid")
+LabelKind = Literal["auto", "class", "number", "set", "tags", "spans", "answers", "text"]
 Row = TypeVar("Row")
 
 
@@ -31,7 +32,9 @@ class ReadOptions:
     columns                    the column names of a file without a header line; one name for a .txt file: each line is a text
     quotes                     whether `"` quotes a cell; None: yes, but not in TAB files whose first lines use it as a plain character
     on_missing                 what a missing text, label or split does: stop, or leave the row out and say so
-    label_kind                 class names, numbers (regression), sets of names (many a row), or found out
+    label_kind                 what a label cell is: one class, a number (regression), a set of classes, a tag for each word, spans of
+                               characters, the answers of a question, a text to be written; "auto" finds out, and never makes numbers
+    on_overlap                 what spans that overlap do: stop, or keep the longest of them
     label_separator            what stands between the labels of one cell
     label_names                names for labels that are integers: label 2 becomes label_names[2]
     max_bytes, max_rows        the most that is read, unpacked
@@ -45,7 +48,8 @@ class ReadOptions:
     columns: tuple[str, ...] = ()
     quotes: bool | None = None
     on_missing: Literal["error", "drop"] = "error"
-    label_kind: Literal["auto", "class", "number", "set"] = "auto"
+    label_kind: LabelKind = "auto"
+    on_overlap: Literal["error", "longest"] = "error"
     label_separator: str | None = None
     label_names: tuple[str, ...] = ()
     max_bytes: int = 16 * 1024**3
@@ -65,7 +69,7 @@ class ReadOptions:
 
     def _checks(self) -> tuple[tuple[bool, str, str], ...]:
         """What may be wrong: whether it is, what to say, and the cure."""
-        fraction, mark, kinds = self.valid_fraction, self.delimiter, ("auto", "class", "number", "set")
+        fraction, mark, kinds = self.valid_fraction, self.delimiter, ", ".join(map(repr, get_args(LabelKind)))
         delimiter = mark is not None and (len(mark) != 1 or mark in '\r\n"')
         choose = "Choose one of them."
         twice = len(set(self.label_names)) < len(self.label_names)
@@ -74,7 +78,8 @@ class ReadOptions:
             (self.seed < 0, f"seed must be at least 0, not {self.seed}", "Any whole number from 0 will do."),
             (delimiter, f"delimiter must be one character between cells, not {mark!r}", "Use ',', ';', '\\t' or '|'."),
             (self.on_missing not in ("error", "drop"), f"on_missing must be 'error' or 'drop', not {self.on_missing!r}", choose),
-            (self.label_kind not in kinds, f"label_kind must be 'auto', 'class', 'number' or 'set', not {self.label_kind!r}", choose),
+            (self.label_kind not in get_args(LabelKind), f"label_kind must be one of {kinds}, not {self.label_kind!r}", choose),
+            (self.on_overlap not in ("error", "longest"), f"on_overlap must be 'error' or 'longest', not {self.on_overlap!r}", choose),
             (self.label_separator == "", "label_separator is empty", "Name the character between labels, or leave it None."),
             (twice, "label_names names two classes alike", "Give every class a name of its own."),
             (
@@ -94,7 +99,7 @@ class Chunk:
     first_row: int  # number of the first row in the source
     rows: int
     lines: Sequence[int] | None = None  # line of the file where each row starts, counted from 1
-    files: Sequence[str] | None = None  # the file of each row, where every row is a file
+    files: Sequence[str] | None = None  # what a row is called where its number says little: its file in a folder, the id of a question
 
     def place(self, position: int, source: str, column: str) -> str:
         """Where the row at `position` of this chunk is, for an error."""

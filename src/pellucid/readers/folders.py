@@ -12,7 +12,7 @@ from pellucid.readers.chunks import SPLIT_NAMES, Chunk, Reading, ReadOptions, in
 from pellucid.readers.opening import damage, lines_of
 from pellucid.types import Note
 
-TABLES = frozenset((".csv", ".tsv", ".tab", ".txt", ".jsonl", ".ndjson", ".parquet"))
+TABLES = frozenset((".csv", ".tsv", ".tab", ".txt", ".jsonl", ".ndjson", ".json", ".parquet", ".conll", ".conllu", ".bio", ".iob", ".iob2"))
 Found = tuple[Path, str, str]  # file, class, split
 
 

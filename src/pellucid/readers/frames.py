@@ -116,8 +116,8 @@ def named(value: Any, names: list[str]) -> Any:
 
 
 def is_columns(source: Mapping[Any, Any]) -> bool:
-    """Whether a dict holds columns ({"text": ["…", "…"], "label": [0, 1]}) and not splits."""
-    firsts = []
+    """Whether a dict holds columns ({"text": ["…", "…"], "label": [0, 1]}) and not splits; some of its columns may hold dicts."""
+    firsts: list[Any] = []
     if all(str(name).lower() in SPLIT_NAMES for name in source):
         return False
     for column in source.values():
@@ -126,7 +126,8 @@ def is_columns(source: Mapping[Any, Any]) -> bool:
         if hasattr(column, "columns") or hasattr(column, "column_names"):  # a frame or a Dataset: a split
             return False
         firsts += list(column[:1])
-    return not any(isinstance(first, Mapping) for first in firsts)
+    dicts = [isinstance(first, Mapping) for first in firsts]
+    return not any(dicts) or not (all(dicts) or any(str(name).lower() in SPLIT_NAMES for name in source))
 
 
 def from_columns(source: Mapping[Any, Any]) -> Reading:

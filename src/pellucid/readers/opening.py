@@ -108,6 +108,16 @@ def lines_of(path: Path, options: ReadOptions) -> Iterator[str]:
             raise DataError(what, place=f"{path.name}, line {number + 1}", cure="This is not a text file.")
 
 
+def whole_text(path: Path, options: ReadOptions) -> str:
+    """All of a text file, however long its lines are. Raises DataError as `lines_of` does."""
+    data = b"".join(block for block, _ in blocks_of(path, options))
+    name = codecs.lookup(options.encoding).name
+    try:
+        return data.decode("utf-8-sig" if name == "utf-8" else name)
+    except UnicodeError as error:
+        raise undecodable(error, path, options, (0, "")) from error
+
+
 def undecodable(error: UnicodeError, path: Path, options: ReadOptions, before: tuple[int, str]) -> DataError:
     """What to say of bytes that are not in the encoding; `before` is what was read up to this block: lines, and the start of the next."""
     number, pending = before
