@@ -73,7 +73,10 @@ def test_modules_import_with_torch_blocked() -> None:
     assert len(modules) > 15
     lines = [
         "import sys",
-        "for name in ('torch', 'transformers', 'fastai'): sys.modules[name] = None",
+        "class Blocked:",
+        "    def find_spec(self, name, path=None, target=None):",
+        "        if name.partition('.')[0] in ('torch', 'transformers', 'fastai'): raise ImportError(f'{name} is blocked')",
+        "sys.meta_path.insert(0, Blocked())",
         *(f"import {name}" for name in modules),
     ]
     python("-c", "\n".join(lines))

@@ -15,6 +15,7 @@ from pellucid.errors import SettingError
 from pellucid.token_table import PadSpec, TokenTable, ragged_positions
 from pellucid.types import Array, Batch, IntArray
 
+IGNORED = -100  # the label of what is not scored: padding, special tokens, all but the first piece of a word
 CHUNK_BATCHES = 50  # training sorts by length within so many batches: padding is small, and who meets whom still changes each epoch
 
 
@@ -63,9 +64,29 @@ def pad(tokens: TokenTable, windows: IntArray, spec: PadSpec) -> Batch:
     inputs: dict[str, Array] = {"input_ids": rectangle(tokens.ids[source], spec.pad_id), "attention_mask": rectangle(1, 0)}
     if "token_type_ids" in spec.input_names:
         inputs["token_type_ids"] = rectangle(0 if tokens.type_ids is None else tokens.type_ids[source], spec.pad_type_id)
-    labels = None if tokens.labels is None else np.asarray(tokens.labels)[chosen]
+    labels = None if tokens.labels is None else np.asarray(tokens.labels)
+    if labels is not None and tokens.label_starts is None:
+        labels = labels[chosen]
+    elif labels is not None:  # one a token: they stand where their tokens stand; of another length: a rectangle of their own
+        labels = rectangle(labels[source], IGNORED) if tokens.has_token_labels else padded_labels(tokens, chosen)
     rows, numbers = np.asarray(tokens.rows)[chosen], np.asarray(tokens.windows)[chosen]
     return Batch(inputs=inputs, labels=labels, rows=rows, windows=numbers, lengths=lengths)
+
+
+def padded_labels(tokens: TokenTable, windows: IntArray) -> npt.NDArray[np.int64]:
+    """The label sequences of the named windows as one rectangle, (batch, labels), filled up with -100 on the right."""
+    starts = np.asarray(tokens.label_starts)
+    counts = starts[windows + 1] - starts[windows]
+    width = int(counts.max(initial=0))
+    flat = np.full(len(windows) * width, IGNORED, dtype=np.int64)
+    flat[ragged_positions(np.arange(len(windows)) * width, counts)] = np.asarray(tokens.labels)[ragged_positions(starts[windows], counts)]
+    return flat.reshape(len(windows), width)
+
+
+def row_slices(rows: IntArray) -> list[slice]:
+    """Which batch entries belong to each row: the windows of a row stand together, in order."""
+    edges = np.flatnonzero(np.diff(rows)) + 1
+    return [slice(start, stop) for start, stop in zip([0, *edges.tolist()], [*edges.tolist(), len(rows)], strict=True) if stop > start]
 
 
 def widths(tokens: TokenTable, spec: PadSpec) -> npt.NDArray[np.int64]:

@@ -5,7 +5,7 @@ Knows nothing of where the model came from, of tasks or of training.
 """
 
 import inspect
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from transformers import PreTrainedConfig, PreTrainedModel
 
 Pooling = Literal["mean", "cls", "last", "max"]
+Run = Callable[["PreTrainedModel", Batch, Want], Output]
+Loss = Callable[["torch.Tensor", "torch.Tensor"], "torch.Tensor"]
 _RELATIVE = frozenset(("t5", "mt5", "umt5", "longt5", "switch_transformers", "xlnet", "transfo-xl"))
 _ROBERTA_LIKE = (  # their positions start at padding_idx + 1
     *("roberta", "xlm-roberta", "xlm-roberta-xl", "roberta-prelayernorm", "camembert", "mpnet", "longformer", "data2vec-text"),
@@ -66,16 +68,10 @@ def forward(model: "PreTrainedModel", batch: Batch, want: Want = Want()) -> Outp
     arguments: dict[str, Any] = dict(_tensors(model, batch))
     if "use_cache" in accepted:
         arguments["use_cache"] = False
-    implementation = model.config._attn_implementation
-    switch = want.attentions and implementation != "eager"  # sdpa computes no attention weights
-    if switch:
-        model.set_attn_implementation("eager")
-    try:
+    arguments |= _positions_after_padding(model, arguments, accepted)
+    with _attending(model, want.attentions):
         given = model(**arguments, output_hidden_states=want.hidden_states, output_attentions=want.attentions, return_dict=True)
-    finally:
-        if switch:
-            model.set_attn_implementation(implementation)
-    logits = given["logits"] if "logits" in given else given["last_hidden_state"]
+    logits = _logits_of(given)
     hidden = given.get("hidden_states") or given.get("encoder_hidden_states") or ()
     attentions = given.get("attentions") or given.get("encoder_attentions") or ()
     return Output(logits, None, tuple(hidden) if want.hidden_states else (), tuple(attentions) if want.attentions else ())
@@ -85,14 +81,32 @@ def to_numpy(output: Output) -> Output:
     """The same output as float32 numpy arrays, off the device and without a graph."""
     loss = None if output.loss is None else _array(output.loss)
     hidden, attentions = tuple(map(_array, output.hidden_states)), tuple(map(_array, output.attentions))
-    return Output(_array(output.logits), loss, hidden, attentions)
+    ids, lengths = (None if part is None else _integers(part) for part in (output.ids, output.lengths))
+    return Output(_array(output.logits), loss, hidden, attentions, ids, lengths)
+
+
+def losses_of(model: "PreTrainedModel", batch: Batch, run: Run, loss: Loss) -> tuple[FloatArray, IntArray]:
+    """The loss of each entry of a labelled batch, (batch,), and how many labels it is the mean of: as training sees it, no gradients."""
+    import torch
+
+    with inference(model):
+        found = loss(run(model, batch, Want()).logits, torch.as_tensor(np.asarray(batch.labels)).to(model.device))
+    labels = np.asarray(batch.labels)
+    counts = (labels != -100).sum(axis=1) if labels.ndim == 2 and labels.dtype.kind in "iu" else np.ones(len(labels), dtype=np.int64)
+    return _array(found), counts
 
 
 def features(model: "PreTrainedModel", batch: Batch, pooling: Pooling = "mean", layer: int = -1) -> FloatArray:
-    """One vector a batch entry from the body alone, (batch, hidden) float32; padding never counts.
+    """What `vectors` gives, in evaluation mode and without gradients: (batch, hidden) float32."""
+    with inference(model):
+        return _array(vectors(model, batch, pooling, layer).logits)
 
-    `layer` numbers the hidden states: 0 the embeddings, -1 the last. `cls` is the first token that is not padding.
-    Raises SettingError for an unknown pooling or a layer that is not there.
+
+def vectors(model: "PreTrainedModel", batch: Batch, pooling: Pooling = "mean", layer: int = -1, want: Want = Want()) -> Output:
+    """One vector a batch entry from the body alone, as `logits` (batch, hidden) float32; padding never counts.
+
+    Of an encoder-decoder the encoder is the body. `layer` numbers the hidden states: 0 the embeddings, -1 the last. `cls` is the first
+    token that is not padding. Raises SettingError for an unknown pooling or a layer that is not there.
     """
     import torch
 
@@ -101,19 +115,23 @@ def features(model: "PreTrainedModel", batch: Batch, pooling: Pooling = "mean", 
     body: Any = model.get_encoder() if model.config.is_encoder_decoder else model.base_model
     _check_ids(model, batch)
     accepted = accepted_inputs(body)
-    inputs = {name: tensor for name, tensor in _tensors(model, batch).items() if name in accepted}
-    with inference(model):
-        given = body(**inputs, output_hidden_states=layer != -1, return_dict=True)
-    states = (given["last_hidden_state"],) if layer == -1 else given["hidden_states"]
+    tensors = _tensors(model, batch)
+    inputs: dict[str, Any] = {name: tensor for name, tensor in tensors.items() if name in accepted}
+    if "use_cache" in accepted:
+        inputs["use_cache"] = False
+    padded = tensors.get("attention_mask")  # (batch, tokens)
+    if padded is not None and "position_ids" in accepted and model.config.model_type not in _ROBERTA_LIKE and not bool(padded[:, 0].all()):
+        inputs["position_ids"] = (padded.long().cumsum(1) - 1).clamp(min=0)  # padding on the left takes no positions
+    with _attending(model, want.attentions):
+        wanted = want.hidden_states or layer != -1
+        given = body(**inputs, output_hidden_states=wanted, output_attentions=want.attentions, return_dict=True)
+    states = given["hidden_states"] if layer != -1 else (given["last_hidden_state"],)
     if not -len(states) <= layer < len(states):
         raise SettingError(f"layer is {layer}, but the body gives {len(states)}", place="layer", cure="Use layer=-1 for the last.")
     hidden = states[layer].float()  # (batch, tokens, hidden)
-    mask = (
-        inputs["attention_mask"].bool()
-        if "attention_mask" in inputs
-        else torch.ones(hidden.shape[:2], dtype=torch.bool, device=hidden.device)
-    )
-    return _array(_pool(hidden, mask, pooling))
+    mask = torch.ones_like(hidden[..., 0], dtype=torch.bool) if padded is None else padded.bool()
+    layers = tuple(given["hidden_states"]) if want.hidden_states else ()
+    return Output(_pool(hidden, mask, pooling), None, layers, tuple(given["attentions"]) if want.attentions else ())
 
 
 def max_positions(config: "PreTrainedConfig") -> int | None:
@@ -126,9 +144,31 @@ def max_positions(config: "PreTrainedConfig") -> int | None:
     return found
 
 
+def aligned(array: "torch.Tensor", mask: "torch.Tensor") -> "torch.Tensor":
+    """The entries with what `mask` (batch, tokens) marks at their beginning, in order: (batch, tokens, …) → the same shape."""
+    import torch
+
+    order = torch.argsort((~mask.bool()).long(), dim=1, stable=True)  # (batch, tokens)
+    return array[torch.arange(len(array), device=array.device)[:, None], order]
+
+
 def set_pad_token(model: "PreTrainedModel", pad_id: int) -> None:
     """Tell the model which id is padding: decoders look for the last real token with it."""
     model.config.pad_token_id = int(pad_id)
+
+
+@contextmanager
+def _attending(model: "PreTrainedModel", wanted: bool) -> Iterator[None]:
+    """Attention that says its weights, where they are wanted: sdpa computes none."""
+    implementation = model.config._attn_implementation
+    switch = wanted and implementation != "eager"
+    if switch:
+        model.set_attn_implementation("eager")
+    try:
+        yield
+    finally:
+        if switch:
+            model.set_attn_implementation(implementation)
 
 
 def _tensors(model: "PreTrainedModel", batch: Batch) -> "Mapping[str, torch.Tensor]":
@@ -137,10 +177,36 @@ def _tensors(model: "PreTrainedModel", batch: Batch) -> "Mapping[str, torch.Tens
     return {name: torch.as_tensor(array).to(model.device) for name, array in batch.inputs.items()}  # each (batch, tokens)
 
 
+def _positions_after_padding(model: "PreTrainedModel", inputs: Mapping[str, Any], accepted: frozenset[str]) -> dict[str, Any]:
+    """Positions that count from the first real token, where padding stands before it; RoBERTa and its kin count so by themselves."""
+    mask = inputs.get("attention_mask")
+    if mask is None or mask.ndim != 2 or "position_ids" not in accepted or "position_ids" in inputs:
+        return {}
+    if model.config.model_type in _ROBERTA_LIKE or bool(mask[:, :1].all()):
+        return {}
+    return {"position_ids": (mask.long().cumsum(dim=-1) - 1).clamp(min=0)}  # (batch, tokens)
+
+
+def _logits_of(given: Any) -> "torch.Tensor":
+    """What a head gives: logits, of question answering the scores of both ends (batch, tokens, 2), without a head the last hidden state."""
+    import torch
+
+    if "logits" in given:
+        return given["logits"]
+    if "start_logits" in given:
+        return torch.stack((given["start_logits"], given["end_logits"]), dim=-1)
+    return given["last_hidden_state"]
+
+
 def _array(tensor: Any) -> FloatArray:
     if isinstance(tensor, np.ndarray):
         return tensor.astype(np.float32, copy=False)
     found: FloatArray = tensor.detach().float().cpu().numpy()
+    return found
+
+
+def _integers(array: Any) -> IntArray:
+    found: IntArray = array if isinstance(array, np.ndarray) else array.detach().cpu().numpy()
     return found
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pellucid.checkpoints import EMBEDDED, Checkpoint, resolve
 from pellucid.errors import CheckpointError, LabelError, SettingError
-from pellucid.forwarding import Pooling, accepted_inputs, features, forward, inference, max_positions, set_pad_token, to_numpy
+from pellucid.forwarding import Pooling, accepted_inputs, features, forward, inference, losses_of, max_positions, set_pad_token, to_numpy
 from pellucid.labels import LabelSet
 from pellucid.outline import Outline, outline_of
 from pellucid.process import hide_broken_torchvision, quiet_transformers
@@ -29,9 +29,11 @@ __all__ = [
     "Pooling",
     "accepted_inputs",
     "build_classifier",
+    "build_model",
     "features",
     "forward",
     "inference",
+    "losses_of",
     "max_positions",
     "resolve",
     "set_pad_token",
@@ -91,9 +93,9 @@ class _Plan:
 class _Head:
     """The head that the model will have."""
 
-    labels: LabelSet | None
-    outputs: int
-    problem_type: str
+    labels: LabelSet | None = None
+    outputs: int | None = None  # None for a head that is as wide as the vocabulary, or for none
+    problem_type: str | None = None
     before: int | None = None  # outputs of the trained head that this one replaces
     dropped: bool = False  # a trained head that must not be loaded
     notes: tuple[Note, ...] = ()
@@ -104,11 +106,11 @@ def build_classifier(
     labels: LabelSet | None,
     options: ModelOptions,
     *,
-    problem_type: str,
+    problem_type: str | None,
     num_outputs: int | None = None,
     auto_class: str = "AutoModelForSequenceClassification",
 ) -> Built:
-    """A checkpoint's body with a classification head for `labels` (or for `num_outputs` numbers), in evaluation mode.
+    """A checkpoint's body with a head for `labels` (or for `num_outputs` numbers) a row or a token, in evaluation mode.
 
     A trained head of the right size is kept, its labels matched by name: `Built.labels` are the caller's names in the head's order. One
     of another size is made new. Without labels the trained head says what they are. Weights that are missing, do not fit or are not
@@ -117,7 +119,26 @@ def build_classifier(
     if labels is not None and num_outputs not in (None, len(labels)):
         raise SettingError(f"{len(labels)} labels, but {num_outputs} outputs", place="num_outputs", cure="Give one of the two.")
     plan = _plan(resolve(checkpoint, options.revision), auto_class, options)
-    head = _choose_head(plan, labels, num_outputs, problem_type, options.new_head)
+    return _built(plan, _choose_head(plan, labels, num_outputs, problem_type, options.new_head), options)
+
+
+def build_model(checkpoint: str, options: ModelOptions, *, auto_class: str) -> Built:
+    """A checkpoint's body with the head of its pretraining (AutoModelForMaskedLM and its kin), or the bare body (AutoModel).
+
+    A head that the checkpoint does not have is made new, and said. Raises CheckpointError, SettingError.
+    """
+    plan = _plan(resolve(checkpoint, options.revision), auto_class, options)
+    known = [name for name in plan.outline.head if name in plan.weights.tensors]
+    notes: tuple[Note, ...] = ()
+    if plan.outline.head and (options.new_head or not known):
+        why = "new_head=True was asked for" if known else "the checkpoint has no such head"
+        what = f"a new {auto_class.removeprefix('AutoModelFor')} head"
+        notes = (Note(what, why, "What it answers comes from training here alone."),)
+    return _built(plan, _Head(dropped=bool(known) and options.new_head, notes=notes), options)
+
+
+def _built(plan: _Plan, head: _Head, options: ModelOptions) -> Built:
+    """Load the weights under a head, and record where each comes from."""
     _configure(plan.config, head, options)
     model, missing, misfits, dropped = _load(plan, head, options)
     _check_finite(model, plan.place)
@@ -145,7 +166,7 @@ def _plan(checkpoint: Checkpoint, auto_class: str, options: ModelOptions) -> _Pl
     return _Plan(checkpoint, config, raw, weights, outline, notes)
 
 
-def _choose_head(plan: _Plan, labels: LabelSet | None, num_outputs: int | None, problem_type: str, new_head: bool) -> _Head:
+def _choose_head(plan: _Plan, labels: LabelSet | None, num_outputs: int | None, problem_type: str | None, new_head: bool) -> _Head:
     """Keep the trained head, or say why not."""
     shapes = {name: plan.weights.tensors[name].shape for name in plan.outline.head if name in plan.weights.tensors}
     trained = bool(plan.outline.head) and len(shapes) == len(plan.outline.head)
@@ -180,11 +201,11 @@ def _outputs_in_file(plan: _Plan, shapes: Mapping[str, Shape]) -> int | None:
     return counts.pop() if len(counts) == 1 and all(was[1:] == drawn[1:] for was, drawn in differing) else None
 
 
-def _keep_head(plan: _Plan, labels: LabelSet | None, num_outputs: int | None, problem_type: str) -> _Head:
+def _keep_head(plan: _Plan, labels: LabelSet | None, num_outputs: int | None, problem_type: str | None) -> _Head:
     """The trained head under the rows' labels, or a new one where another number of outputs is wanted."""
     before, kind = int(plan.config.num_labels), plan.config.problem_type
     if labels is None and num_outputs is None:
-        said = kind or ("regression" if before == 1 else problem_type)
+        said = kind or ("regression" if before == 1 and problem_type is not None else problem_type)
         return _Head(LabelSet.from_id2label(plan.config.id2label), before, said)
     outputs = num_outputs or len(labels or ())
     notes: tuple[Note, ...] = ()
@@ -192,7 +213,7 @@ def _keep_head(plan: _Plan, labels: LabelSet | None, num_outputs: int | None, pr
         why = f"the checkpoint's head has {before} outputs"
         note = Note(f"a new head with {outputs} outputs", why, "What it answers comes from training here alone.")
         return _Head(labels, outputs, problem_type, before, notes=(note,))
-    if kind is not None and kind != problem_type:
+    if kind is not None and problem_type is not None and kind != problem_type:
         notes += (Note(f"the trained head is used for {problem_type}", f"it was trained for {kind}", _NEW_HEAD),)
     if labels is None:
         return _Head(None, outputs, problem_type, notes=notes)
@@ -206,10 +227,12 @@ def _keep_head(plan: _Plan, labels: LabelSet | None, num_outputs: int | None, pr
 
 
 def _configure(config: "PreTrainedConfig", head: _Head, options: ModelOptions) -> None:
-    config.num_labels = head.outputs
+    if head.outputs is not None:
+        config.num_labels = head.outputs
     if head.labels is not None:
         config.id2label, config.label2id = head.labels.id2label, head.labels.label2id
-    config.problem_type = head.problem_type
+    if head.problem_type is not None:
+        config.problem_type = head.problem_type
     if options.attention_dropout is None:
         return
     known = [key for key in _DROPOUT_KEYS if hasattr(config, key)]
@@ -246,7 +269,7 @@ def _load(plan: _Plan, head: _Head, options: ModelOptions) -> tuple["PreTrainedM
     misfits = {str(name): (tuple(was), tuple(now)) for name, was, now in info["mismatched_keys"]}
     missing = frozenset(map(str, info["missing_keys"]))
     unused = tuple(sorted(map(str, info["unexpected_keys"])))
-    plan.outline.judge_misfits(misfits, outputs=None if head.before is None else (head.before, head.outputs))
+    plan.outline.judge_misfits(misfits, outputs=None if head.before is None or head.outputs is None else (head.before, head.outputs))
     plan.outline.judge_missing(missing, frozenset(misfits), unused)
     plan.outline.judge_unused(unused, {name for name, tensor in plan.weights.tensors.items() if not tensor.floating})
     return model, missing, {name: was for name, (was, _) in misfits.items()}, unused

@@ -63,7 +63,8 @@ class Outline:
 
     def _may_be_new(self, name: str, absent: Collection[str]) -> bool:
         part = self._part(name)
-        side = self.head if name in self.head else self.body
+        tied = name not in self.body and part in {self._part(other) for other in self.head}  # a bias under its second name
+        side = self.head if name in self.head or tied else self.body
         if side is self.body and "pool" not in part:
             return False
         return all(other in absent for other in side if self._part(other) == part)
@@ -103,11 +104,24 @@ def outline_of(raw: Mapping[str, Any], auto_class: str, *, attention: str, place
     base = model.base_model
     prefix = next((f"{name}." for name, module in model.named_modules() if module is base and name), "")
     inside = {id(parameter) for parameter in base.parameters()}
+    if base is model and auto_class != "AutoModel":  # T5 keeps its head beside the parts of its body
+        known = _names_of_body(config, attention)
+        inside = {id(parameter) for name, parameter in model.named_parameters() if name in known}
     body: dict[str, Shape] = {}
     head: dict[str, Shape] = {}
     for name, parameter in model.named_parameters():
         (body if id(parameter) in inside else head)[name] = tuple(parameter.shape)
     return Outline(type(model), model.config._attn_implementation, prefix, body, head, place), config
+
+
+def _names_of_body(config: "PreTrainedConfig", attention: str) -> frozenset[str]:
+    """The names of the parameters of the bare body; of all parameters where transformers has no bare body for this config."""
+    import torch
+    import transformers
+
+    with torch.device("meta"):
+        body = _drawn(transformers.AutoModel, config, attention)
+    return frozenset(name for name, _ in body.named_parameters())
 
 
 def _drawn(auto: Any, config: "PreTrainedConfig", attention: str) -> Any:

@@ -17,12 +17,14 @@ import numpy as np
 from pellucid.batch import TokenBudget, plan_sorted, widths
 from pellucid.data import Rows, Split
 from pellucid.errors import SettingError
+from pellucid.gathered import Gathering, pooled
 from pellucid.given import as_split
 from pellucid.portraits import weight_lines
 from pellucid.predictions import Predictions, SplitSource
 from pellucid.task import Source, Task, settings_of
 from pellucid.tasks import task_class
 from pellucid.tokens import PadSpec, TokenOptions, TokenTable, encode_split, load_tokenizer, pad_spec
+from pellucid.traced_tokens import given_tokens
 from pellucid.types import Batch, Example, FloatArray, IntArray, Note, Output, Prediction, Trace, Want
 from pellucid.view import Lines, Stack, Table, View
 
@@ -33,6 +35,7 @@ if TYPE_CHECKING:
     from pellucid.provenance import Provenance
 
 READABLE = (("text",), ("text", "text_pair"))  # the fields that rows have
+ANSWERS = Want(answers=True)
 CPU_BUDGET = TokenBudget(max_tokens=1024, max_rows=256)  # what stays in a core's cache is fastest: see docs/log.md
 GPU_BUDGET = TokenBudget(max_tokens=65_536, max_rows=1024)
 
@@ -85,10 +88,11 @@ class Pipeline:
         load = model or ModelOptions()
         named = checkpoint if isinstance(checkpoint, str) else str(checkpoint.absolute())  # Path("minilm") is a folder, "minilm" is not
         tokenizer, tokenizer_notes = load_tokenizer(resolve(named, load.revision).folder)
+        chosen, fitting_notes = with_tokenizer(chosen, tokenizer)
         chosen, built = chosen.build(named, load)
         set_pad_token(built.model, tokenizer.pad_token_id)
-        options, length_notes = with_length(tokens or TokenOptions(), tokenizer, built.model)
-        everything = (*notes, *tokenizer_notes, *built.notes, *length_notes)
+        options, length_notes = with_length(tokens or TokenOptions(), chosen, tokenizer, built.model)
+        everything = (*notes, *tokenizer_notes, *fitting_notes, *built.notes, *length_notes)
         return cls(chosen, tokenizer, built.model, options, built.provenance, str(checkpoint), everything)
 
     @property
@@ -134,7 +138,7 @@ class Pipeline:
 
     def source(self, split: Split) -> SplitSource:
         """Where `decode` looks up the texts and tokens of a row."""
-        return SplitSource(split, self.tokenizer, self.task.reads, self.options)
+        return SplitSource(split, self.tokenizer, self.task.reads, self.options, getattr(self.task, "windows_of", None))
 
     def collate(self, tokens: TokenTable, windows: IntArray) -> Batch:
         """Pad the named windows into one batch."""
@@ -148,7 +152,10 @@ class Pipeline:
             return to_numpy(self.task.run(self.model, batch, want))
 
     def decode(self, output: Output, batch: Batch, source: Source | None = None) -> list[Prediction]:
-        """What the numbers mean."""
+        """What the numbers mean: one prediction a row. Several windows of a row become one where a row is one vector of numbers."""
+        if output.lengths is None and self.options.long is not None and self.options.long.in_windows:
+            output, firsts = pooled(output, batch.rows, batch.lengths, self.options.long.pooling)
+            batch = batch.take(firsts)
         return self.task.decode(output, batch, source)
 
     def predict(
@@ -161,33 +168,44 @@ class Pipeline:
         """
         split = as_split(data, self.task.reads)
         table = self.encode(split.without_targets())
-        logits = np.zeros((0, 0), dtype=np.float32)
+        gathering = Gathering(len(table))
         done = 0
         for windows in plan_sorted(widths(table, self.pad), budget or self.budget):
-            found = self.run(self.collate(table, windows)).logits  # (batch, labels)
-            if done and found.shape[1:] != logits.shape[1:]:
-                cure = "The task's `run` must give logits of one shape a row: (batch, labels)."
-                raise SettingError(f"the logits of a row changed their shape from {logits.shape[1:]} to {found.shape[1:]}", cure=cure)
-            if not done:  # one array for all: thousands of small ones would scatter over the memory
-                logits = np.empty((len(table), *found.shape[1:]), dtype=found.dtype)
-            logits[windows] = found
+            gathering.add(windows, self.run(self.collate(table, windows), ANSWERS))
             done += len(windows)
             if progress is not None:
                 progress(done, len(table))
         everything = Batch({}, None, table.rows, table.windows, table.lengths)
-        return Predictions(self.decode, self.source(split), everything, Output(logits))
+        return Predictions(self.decode, self.source(split), everything, gathering.done())
+
+    def losses(
+        self, split: Split, *, budget: TokenBudget | None = None, progress: Callable[[int, int], None] | None = None
+    ) -> tuple[FloatArray, IntArray, IntArray]:
+        """The loss of every window as training sees it, without dropout: (windows,), how many labels each is the mean of, and its row."""
+        from pellucid.model import losses_of
+
+        table = self.task.to_learn(self.encode(split))
+        found, counts = np.zeros(len(table), dtype=np.float32), np.zeros(len(table), dtype=np.int64)
+        done = 0
+        for windows in plan_sorted(widths(table, self.pad), budget or self.budget):
+            batch = self.task.drawn(self.collate(table, windows), 0)
+            found[windows], counts[windows] = losses_of(self.model, batch, self.task.run, self.task.loss)
+            done += len(windows)
+            if progress is not None:
+                progress(done, len(table))
+        return found, counts, table.rows
 
     def features(self, data: object, *, pooling: "Pooling" = "mean", layer: int = -1, budget: TokenBudget | None = None) -> FloatArray:
         """One vector a row from the body alone: (rows, hidden) float32. `pooling`: mean, cls, last or max over the real tokens."""
         from pellucid.model import features
 
         table = self.encode(as_split(data, self.task.reads).without_targets())
-        found: dict[int, FloatArray] = {}
+        gathering = Gathering(len(table))
         for windows in plan_sorted(widths(table, self.pad), budget or self.budget):
-            batch = self.collate(table, windows)
-            vectors = features(self.model, batch, pooling, layer)  # (batch, hidden)
-            found.update(zip(batch.rows.tolist(), vectors, strict=True))
-        return np.stack([found[row] for row in range(len(found))]) if found else np.zeros((0, 0), dtype=np.float32)
+            gathering.add(windows, Output(features(self.model, self.collate(table, windows), pooling, layer)))  # (batch, hidden)
+        how = "mean" if self.options.long is None else self.options.long.pooling
+        vectors: FloatArray = pooled(gathering.done().take(np.arange(len(table))), table.rows, table.lengths, how)[0].logits
+        return vectors
 
     @overload
     def __call__(self, texts: str) -> Prediction: ...
@@ -207,23 +225,45 @@ class Pipeline:
         encoded = perf_counter()
         batch = self.collate(table, np.arange(len(table)))
         collated = perf_counter()
-        output = self.run(batch)
+        output = self.run(batch, ANSWERS)
         ran = perf_counter()
         source = self.source(split)
-        prediction = self.decode(Output(output.logits), batch.without_inputs(), source)[0]  # what `predict` hands over, no more
+        gathering = Gathering(len(table))
+        gathering.add(np.arange(len(table)), output)
+        kept = gathering.done().take(np.arange(len(table)))  # what `predict` hands over, no more
+        prediction = self.decode(kept, batch.without_inputs(), source)[0]
         seconds = {"encode": encoded - read, "collate": collated - encoded, "run": ran - collated, "decode": perf_counter() - ran}
-        tokens = tuple(source.tokens(0, window) for window in range(len(table)))
+        tokens = given_tokens(self.tokenizer, batch, source.windows(0))
         counts = {str(origin): count for origin, count in self.provenance.counts().items()}
         weights = weight_lines(counts, sorted(self.provenance.new_names()))
         return Trace(example, tokens, batch, output, prediction, {"read": read - start, **seconds}, self.notes, weights)
 
 
+def with_tokenizer(task: Task, tokenizer: "PreTrainedTokenizerBase") -> tuple[Task, tuple[Note, ...]]:
+    """The task with the settings that follow from the tokenizer, where it has such (the ids of words, of the mask)."""
+    fit = getattr(task, "for_tokenizer", None)
+    return (task, ()) if fit is None else fit(tokenizer)
+
+
 def with_length(
-    options: TokenOptions, tokenizer: "PreTrainedTokenizerBase", model: "PreTrainedModel"
+    asked: TokenOptions, task: Task, tokenizer: "PreTrainedTokenizerBase", model: "PreTrainedModel"
 ) -> tuple[TokenOptions, tuple[Note, ...]]:
-    """The options with the length that tokenizer and model allow where none was asked for."""
+    """The options with the length that tokenizer and model allow, and with what the task does to long texts, where nobody said."""
     from pellucid.model import max_positions
     from pellucid.tokens import effective_max_length
 
+    options = asked
+    if asked.long is None and asked.truncation_strategy != "do_not_truncate":
+        options = replace(asked, long=task.long_texts)
     length, note = effective_max_length(tokenizer, options, max_positions(model.config))
-    return replace(options, max_length=length), () if note is None else (note,)
+    notes: tuple[Note, ...] = () if note is None else (note,)
+    long = options.long
+    if length is not None and long is not None and 2 * long.stride > length and asked.long is None:
+        stride = length // 4
+        why = f"windows of {length} tokens cannot share the usual {long.stride}"
+        change = f'TokenOptions(long=LongTexts("windows", stride={stride})) sets another.'
+        notes += (Note(f"windows share {stride} tokens", why, change),)
+        long = replace(long, stride=stride)
+    if long is not None and long.policy == "chunk-and-join":
+        notes += (Note("long texts are chunked and joined", "that was asked for", "No part is seen beside another one."),)
+    return replace(options, max_length=length, long=long), notes

@@ -11,15 +11,17 @@ from typing import TYPE_CHECKING, overload
 import numpy as np
 
 from pellucid.data import Split
+from pellucid.gathered import Gathered, pooled
 from pellucid.task import Source
-from pellucid.tokens import TokenOptions, tokens_of
-from pellucid.types import Batch, Example, FloatArray, Output, Prediction, Tokens
+from pellucid.tokens import TokenOptions, tokens_of, windows_of
+from pellucid.types import Answer, Batch, Example, FloatArray, Output, Prediction, Tokens
 
 if TYPE_CHECKING:
     import pandas
     from transformers import PreTrainedTokenizerBase
 
 Decode = Callable[[Output, Batch, Source | None], list[Prediction]]
+WindowsOf = Callable[["PreTrainedTokenizerBase", Example, TokenOptions], tuple[Tokens, ...]]
 DECODED_AT_ONCE = 1024  # rows
 
 
@@ -31,6 +33,7 @@ class SplitSource:
     tokenizer: "PreTrainedTokenizerBase"
     reads: tuple[str, ...]
     options: TokenOptions
+    windows_by: WindowsOf | None = None  # the task's own `windows_of`, where its `encode` is more than that of `tokens`
 
     def example(self, row: int) -> Example:
         """The texts of a row."""
@@ -38,7 +41,20 @@ class SplitSource:
 
     def tokens(self, row: int, window: int = 0) -> Tokens:
         """The tokens of one window of a row."""
+        if self.windows_by is not None:
+            return self.windows(row)[window]
         return tokens_of(self.tokenizer, self.split[row], self.reads, self.options, window)
+
+    def windows(self, row: int) -> tuple[Tokens, ...]:
+        """The tokens of every window of a row."""
+        if self.windows_by is not None:
+            return self.windows_by(self.tokenizer, self.split[row], self.options)
+        return windows_of(self.tokenizer, self.split[row], self.reads, self.options)
+
+    def text(self, ids: Sequence[int]) -> str:
+        """The text that token ids spell, without special tokens."""
+        spelled: str = self.tokenizer.decode(list(ids), skip_special_tokens=True)
+        return spelled
 
 
 @dataclass(frozen=True)
@@ -51,7 +67,7 @@ class Predictions(Sequence[Prediction]):
     decode: Decode
     source: SplitSource
     batch: Batch
-    output: Output
+    output: Gathered
 
     def __len__(self) -> int:
         return len(self.source.split)
@@ -81,15 +97,22 @@ class Predictions(Sequence[Prediction]):
         """The rows that were predicted."""
         return self.source.split
 
-    def answers(self) -> list[str | float | tuple[str, ...]]:
+    def answers(self) -> list[Answer]:
         """The answers alone, in the order of the rows."""
         return [prediction.answer for prediction in self]
 
     @property
     def logits(self) -> FloatArray:
-        """The logits of every window, in the order of the rows: (windows, labels)."""
+        """The logits of every window, in the order of the rows: (windows, labels), or (positions of all windows, labels)."""
         found: FloatArray = self.output.logits
         return found
+
+    def row_logits(self) -> FloatArray:
+        """The logits of each row as `decode` sees them, the windows of a row pooled: (rows, labels)."""
+        every = self.output.take(np.arange(len(self.output)))
+        long = self.source.options.long
+        logits: FloatArray = pooled(every, self.batch.rows, self.batch.lengths, "mean" if long is None else long.pooling)[0].logits
+        return logits
 
     def to_frame(self) -> "pandas.DataFrame":
         """A DataFrame: row number, the text fields, the answer, and a score for each candidate."""

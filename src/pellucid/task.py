@@ -8,19 +8,24 @@ Its methods, in the order of the pipeline, are the differences between it and ev
 
     reads   which columns it wants           for_rows  the settings that follow from the rows (label names, kind)
     build   which head goes on the body      encode    rows → token table
+    to_learn, drawn  what only training changes in a table, or in a batch
     collate token table → batch              run       batch → output, in torch
-    loss    logits, labels → loss a row      decode    output → predictions
-    metrics predictions, targets → scores    view      how one prediction looks
+    loss    logits, labels → loss a row      best_labels, label_text  how a training batch looks
+    decode  output → predictions
+    metrics predictions, targets → scores    tally     what each row adds to them
+    view    how one prediction looks
     settled what held-out rows decide: thresholds, kept with the model
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import fields
-from typing import TYPE_CHECKING, Any, Protocol, Self
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import fields, replace
+from typing import TYPE_CHECKING, Any, Protocol, Self, get_type_hints
+
+import numpy as np
 
 from pellucid.errors import SettingError
 from pellucid.metrics import Score
-from pellucid.tokens import PadSpec, TokenOptions, TokenTable
+from pellucid.tokens import LongTexts, PadSpec, TokenOptions, TokenTable
 from pellucid.types import Batch, Columns, Example, FloatArray, IntArray, Note, Output, Prediction, Target, Tokens, Want
 from pellucid.view import View
 
@@ -30,6 +35,10 @@ if TYPE_CHECKING:
 
     from pellucid.data import Split
     from pellucid.model import Built, ModelOptions
+    from pellucid.tallies import Tally
+
+
+Spell = Callable[[Sequence[int]], str]
 
 
 class Source(Protocol):
@@ -43,14 +52,30 @@ class Source(Protocol):
         """The tokens of one window of a row, with pieces and offsets."""
         ...
 
+    def windows(self, row: int) -> tuple[Tokens, ...]:
+        """The tokens of every window of a row."""
+        ...
+
+    def text(self, ids: Sequence[int]) -> str:
+        """The text that token ids spell, without special tokens."""
+        ...
+
 
 class Task(Protocol):
-    """What a task must have. `pellucid.testing.check_task` runs this contract as tests."""
+    """What a task must have. `pellucid.testing.check_task` runs this contract as tests.
+
+    A task may inherit from it: then what most tasks have in common (nothing is drawn, nothing settled, long texts are cut) is there.
+    """
 
     @property
     def tag(self) -> str:
         """The name of the task on the Hub: its pipeline tag."""
         ...
+
+    @property
+    def long_texts(self) -> LongTexts:
+        """What happens to texts that are longer than the model reads, where nobody says."""
+        return LongTexts("truncate")
 
     @property
     def reads(self) -> tuple[str, ...]:
@@ -63,7 +88,7 @@ class Task(Protocol):
 
     @property
     def kind(self) -> str:
-        """What its answers are, where a task has several kinds: "single_label", "multi_label", "regression"."""
+        """What its answers are: "single_label", "multi_label", "regression", "spans", "words", "answers", "text", "vector"."""
         ...
 
     def build(self, checkpoint: str, options: "ModelOptions") -> tuple[Self, "Built"]:
@@ -75,6 +100,14 @@ class Task(Protocol):
     ) -> TokenTable:
         """Tokenize rows; `targets` become `labels` where given. Does not change its input."""
         ...
+
+    def to_learn(self, table: TokenTable) -> TokenTable:
+        """The table of rows to learn from: as it is, or with labels that the text itself gives, or packed."""
+        return table
+
+    def drawn(self, batch: Batch, draw: int) -> Batch:
+        """A batch to learn from: as it is, or with masks that follow from `draw`, which is another number in each epoch."""
+        return batch
 
     def label_array(self, targets: Sequence[Target]) -> IntArray | FloatArray:
         """Targets as the numbers that the loss wants, (rows, …); raises LabelError with the row."""
@@ -92,21 +125,43 @@ class Task(Protocol):
         """The loss of each example, (batch,), from logits alone."""
         ...
 
+    def best_labels(self, logits: FloatArray) -> IntArray | FloatArray:
+        """The labels that these logits speak for, shaped as `loss` takes them: to look at a batch while training."""
+        rows = np.arange(len(logits))
+        answers: Any = self.decode(Output(logits), Batch({}, None, rows, np.zeros_like(rows), np.zeros_like(rows)))
+        return self.label_array([prediction.answer for prediction in answers])
+
+    def label_text(self, labels: IntArray | FloatArray, ids: IntArray, spell: Spell) -> str:
+        """How the labels of one batch entry read, beside its token `ids`, (tokens,) both with padding; `spell` turns ids into text."""
+        return str(np.asarray(labels).tolist())
+
     def decode(self, output: Output, batch: Batch, source: Source | None = None) -> list[Prediction]:
-        """What the numbers mean: one prediction a row. Only `output.logits` and the rows, windows and lengths of `batch` are there."""
+        """What the numbers mean: one prediction a row. Of `batch`, only rows, windows and lengths are there; of `output`, logits and ids.
+
+        The windows of a row stand together, in order. Where `output.lengths` is None there is one entry a row: windows were pooled.
+        """
         ...
 
     def metrics(self, answers: Sequence[Prediction], targets: Sequence[Target]) -> Sequence[Score]:
         """The scores of these predictions, without intervals, the main score first."""
         ...
 
+    def tally(self, answers: Sequence[Prediction], targets: Sequence[Target]) -> "Tally | None":
+        """What each row adds to the scores; None where the scores of `kind` are known without."""
+        return None
+
     def view(self, prediction: Prediction, example: Example) -> View:
         """How one prediction looks."""
         ...
 
+    @property
+    def settles(self) -> bool:
+        """Whether held-out rows decide anything: then they are predicted once after training."""
+        return False
+
     def settled(self, answers: Sequence[Prediction], targets: Sequence[Target]) -> tuple[Self, tuple[Note, ...]]:
         """The same task with what held-out rows decide (thresholds), and what was decided; itself where there is nothing."""
-        ...
+        return self, ()
 
 
 def settings_of(task: Task) -> dict[str, Any]:
@@ -122,3 +177,41 @@ def task_from(kind: type[Task], settings: Mapping[str, Any]) -> Task:
         odd = ", ".join(sorted(set(settings) ^ names))
         raise SettingError(f"the settings of {kind.__name__} do not fit: {odd}", cure="Save the model again with this version.")
     return kind(**{name: tuple(value) if isinstance(value, list) else value for name, value in settings.items()})
+
+
+def with_settings(task: Task, assignments: Sequence[str]) -> Task:
+    """The task with settings as people type them: `num_beams=4`, `labels=good,bad`, `pack=false`. Raises SettingError."""
+    kinds = {name: str(kind) for name, kind in get_type_hints(type(task)).items()}
+    names = [field.name for field in fields(task)]  # type: ignore[arg-type]  # a task is a dataclass
+    values: dict[str, Any] = {}
+    for assignment in assignments:
+        name, equals, text = assignment.partition("=")
+        name = name.strip().replace("-", "_")
+        if not equals or name not in names:
+            what = f"{type(task).__name__} has no setting {name!r}" if equals else f"expected name=value, came {assignment!r}"
+            raise SettingError(what, place="setting", cure=f"Its settings are {', '.join(names)}.")
+        values[name] = typed(text, kinds[name], name)
+    return replace(task, **values)  # type: ignore[type-var]  # a task is a dataclass
+
+
+def typed(text: str, kind: str, name: str) -> Any:
+    """What a text means where a value of this type is wanted. Raises SettingError."""
+    if "Literal" in kind:  # the task itself says which names there are
+        return text
+    if "None" in kind and text.lower() in ("none", ""):
+        return None
+    if "tuple" in kind:
+        parts = [part.strip() for part in text.split(",") if part.strip()]
+        return tuple(typed(part, "float" if "float" in kind else "int" if "int" in kind else "str", name) for part in parts)
+    if "bool" in kind and text.lower() in ("true", "false", "1", "0", "yes", "no"):
+        return text.lower() in ("true", "1", "yes")
+    for wanted, convert in (("int", int), ("float", float)):
+        if wanted in kind:
+            try:
+                return convert(text)
+            except ValueError:
+                if "str" not in kind:
+                    raise SettingError(f"expected a number, came {text!r}", place=name, cure=f"Write {name}=4 or another number.") from None
+    if "bool" in kind:
+        raise SettingError(f"expected true or false, came {text!r}", place=name, cure=f"Write {name}=true or {name}=false.")
+    return text

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 EncodeChunk = Callable[[Columns, Sequence[Target] | None, TokenOptions], TokenTable]
-FORMAT = 1
+FORMAT = 2
 ARRAYS = {
     "ids": "int32",
     "starts": "int64",
@@ -32,8 +32,9 @@ ARRAYS = {
     "type_ids": "uint8",
     "lost": "int32",
     "lost_words": "int32",
+    "label_starts": "int64",
 }
-OPTIONAL = ("type_ids", "labels")
+OPTIONAL = ("type_ids", "labels", "label_starts")
 
 
 class Chunked(Protocol):
@@ -164,7 +165,11 @@ def _mapped(path: Path, described: list[Any]) -> np.ndarray[Any, Any]:
 def _is_whole(table: TokenTable) -> bool:
     kinds = all(getattr(table, name) is None or getattr(table, name).dtype == np.dtype(kind) for name, kind in ARRAYS.items())
     windows = len(table.rows)
-    columns = (table.windows, table.lost, table.lost_words, *([] if table.labels is None else [table.labels]))
+    flat = table.label_starts is not None
+    columns = (table.windows, table.lost, table.lost_words, *([] if table.labels is None or flat else [table.labels]))
     aligned = len(table.starts) == windows + 1 and all(len(column) == windows for column in columns)
+    if table.label_starts is not None:
+        labels = 0 if table.labels is None else len(table.labels)
+        aligned = aligned and len(table.label_starts) == windows + 1 and int(table.label_starts[-1]) == labels
     typed = table.type_ids is None or len(table.type_ids) == len(table.ids)
     return kinds and aligned and typed and int(table.starts[0]) == 0 and int(table.starts[-1]) == len(table.ids)

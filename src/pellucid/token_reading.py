@@ -52,12 +52,14 @@ class Recipe:
     parts: tuple[Part, ...]
     strategy: str
     side: str  # where truncation cuts: right or left
-    room: int | None  # tokens of text in a row, without special tokens; None where nothing is cut
+    room: int | None  # tokens of text in a window, without special tokens; None where nothing is cut
+    stride: int | None = None  # tokens that windows share; None where a long text is cut and not read in windows
     first_row: int = 0  # rows in errors are counted from here
+    spaces_in_offsets: bool = False  # whether the characters of a token include the space before it
 
     def cuts(self, field: int) -> bool:
         """Whether truncation may cut this text."""
-        return self.room is not None and self.strategy in ("longest_first", ("only_first", "only_second")[field])
+        return self.room is not None and self.stride is None and self.strategy in ("longest_first", ("only_first", "only_second")[field])
 
     def place(self, row: int, field: int | None = None) -> str:
         """Where a problem is."""
@@ -80,11 +82,20 @@ class Column:
         return np.fromiter(map(len, self.encodings), dtype=np.int64, count=len(self.encodings))
 
 
-def recipe_of(tokenizer: "PreTrainedTokenizerBase", reads: tuple[str, ...], options: TokenOptions, first_row: int = 0) -> Recipe:
-    """What the tokenizer and the options say of every row. Raises SettingError for a length or strategy that cannot work."""
+def recipe_of(
+    tokenizer: "PreTrainedTokenizerBase",
+    reads: tuple[str, ...],
+    options: TokenOptions,
+    first_row: int = 0,
+    spelled: tuple[str, ...] = (),
+) -> Recipe:
+    """What the tokenizer and the options say of every row; `spelled` are special tokens that are read as such in a text in any case.
+
+    Raises SettingError for a length or strategy that cannot work.
+    """
     if len(reads) not in (1, 2):
         raise SettingError(f"a tokenizer reads one text or a pair, not {len(reads)} columns", cure="Name one or two columns in `reads`.")
-    twin = private_twin(tokenizer, options.special_tokens_in_text)
+    twin = private_twin(tokenizer, options.special_tokens_in_text, spelled)
     parts = _template(twin, len(reads))
     strategy = options.truncation_strategy
     max_length = None if strategy == "do_not_truncate" else asked_max_length(tokenizer, options)
@@ -96,7 +107,12 @@ def recipe_of(tokenizer: "PreTrainedTokenizerBase", reads: tuple[str, ...], opti
     if strategy == "only_second" and len(reads) == 1:
         raise SettingError("truncation='only_second' needs a pair of texts", cure="Use 'longest_first', or name two columns.")
     room = None if max_length is None else max_length - special
-    return Recipe(twin, reads, parts, strategy, tokenizer.truncation_side, room, first_row)
+    stride = options.long.stride if options.long is not None and options.long.in_windows else None
+    if stride and room is not None and stride >= room:
+        problem = f"windows of {room} tokens cannot share {stride}"
+        raise SettingError(problem, place="stride", cure=f"Set stride below {room}, or a larger max_length.")
+    spaces = any(start == 2 and end > 3 for start, end in twin.encode("an an", add_special_tokens=False).offsets)
+    return Recipe(twin, reads, parts, strategy, tokenizer.truncation_side, room, stride, first_row, spaces)
 
 
 def _template(twin: "Tokenizer", fields: int) -> tuple[Part, ...]:

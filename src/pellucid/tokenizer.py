@@ -19,7 +19,7 @@ from pellucid.token_table import PadSpec, TokenOptions
 from pellucid.types import Note
 
 if TYPE_CHECKING:
-    from tokenizers import Tokenizer
+    from tokenizers import AddedToken, Tokenizer
     from transformers import PreTrainedTokenizerBase
 
 UNKNOWN_LENGTH = 10**20  # transformers writes int(1e30) where a tokenizer does not say how much its model can read
@@ -135,14 +135,16 @@ def fingerprint(tokenizer: "PreTrainedTokenizerBase", options: TokenOptions) -> 
 
     twin = private_twin(tokenizer, options.special_tokens_in_text)
     rest = [options.settings(), asked_max_length(tokenizer, options), tokenizer.truncation_side, tokenizers.__version__]
+    rest += [getattr(tokenizer, name, None) for name in ("chat_template", "src_lang")]
     digest = blake2b(twin.to_str().encode("utf-8"), digest_size=20)
     digest.update(json.dumps(rest, sort_keys=True).encode("utf-8"))
     return digest.hexdigest()
 
 
-def private_twin(tokenizer: "PreTrainedTokenizerBase", special_tokens_in_text: bool) -> "Tokenizer":
+def private_twin(tokenizer: "PreTrainedTokenizerBase", special_tokens_in_text: bool, spelled: tuple[str, ...] = ()) -> "Tokenizer":
     """A Rust tokenizer with the same rules and no truncation or padding, which shares the vocabulary: made in microseconds.
 
+    `spelled` are special tokens that a text may hold in any case ("[MASK]"): here they are ordinary ones.
     The caller's tokenizer keeps its truncation, padding and special-token settings, which transformers' own call would change;
     so several threads may encode with one tokenizer and different options. Raises TokenizerError for one that is not Rust-backed.
     """
@@ -158,17 +160,35 @@ def private_twin(tokenizer: "PreTrainedTokenizerBase", special_tokens_in_text: b
     for part in ("normalizer", "pre_tokenizer", "post_processor", "decoder"):
         if getattr(original, part) is not None:
             setattr(twin, part, getattr(original, part))
-    added = original.get_added_tokens_decoder()
+    added = {number: _plain(token) if token.content in spelled else token for number, token in original.get_added_tokens_decoder().items()}
     for _, token in sorted(added.items()):
         (twin.add_special_tokens if token.special else twin.add_tokens)([token])
     if twin.get_added_tokens_decoder() != added:  # ids with gaps between them: only a whole copy keeps those
-        twin = Tokenizer.from_str(original.to_str())
+        twin = Tokenizer.from_str(_with_plain(original.to_str(), spelled))
         twin.no_truncation()
         twin.no_padding()
     twin.encode_special_tokens = not special_tokens_in_text
     if not special_tokens_in_text:
         _break_special_pieces(twin, [token.content for token in added.values() if token.special])
     return twin
+
+
+def _plain(token: "AddedToken") -> "AddedToken":
+    """The same token as an ordinary one, which is found in a text where special ones are not looked for."""
+    from tokenizers import AddedToken
+
+    sides = {"single_word": token.single_word, "lstrip": token.lstrip, "rstrip": token.rstrip, "normalized": token.normalized}
+    return AddedToken(token.content, special=False, **sides)
+
+
+def _with_plain(described: str, spelled: tuple[str, ...]) -> str:
+    """A tokenizer's JSON in which these tokens are ordinary ones."""
+    if not spelled:
+        return described
+    content = json.loads(described)
+    for token in content["added_tokens"]:
+        token["special"] = token["special"] and token["content"] not in spelled
+    return json.dumps(content)
 
 
 def _break_special_pieces(twin: "Tokenizer", contents: list[str]) -> None:

@@ -18,6 +18,15 @@ if TYPE_CHECKING:
 TASKS: Mapping[str, str] = MappingProxyType(
     {
         "text-classification": "pellucid.tasks.sequence_classification:SequenceClassification",
+        "token-classification": "pellucid.tasks.token_classification:TokenClassification",
+        "question-answering": "pellucid.tasks.question_answering:QuestionAnswering",
+        "summarization": "pellucid.tasks.seq2seq:Summarization",
+        "translation": "pellucid.tasks.seq2seq:Translation",
+        "text2text-generation": "pellucid.tasks.seq2seq:Text2Text",
+        "text-generation": "pellucid.tasks.causal_lm:TextGeneration",
+        "fill-mask": "pellucid.tasks.masked_lm:FillMask",
+        "zero-shot-classification": "pellucid.tasks.zero_shot:ZeroShotClassification",
+        "feature-extraction": "pellucid.tasks.embeddings:FeatureExtraction",
     }
 )
 

@@ -6,7 +6,7 @@ Knows nothing of loops, files, padding or how a model is loaded.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Literal, Self
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 import numpy as np
 
@@ -15,7 +15,7 @@ from pellucid.calibration import best_thresholds
 from pellucid.errors import LabelError, SettingError
 from pellucid.labels import LabelSet, are_numbers, number_of
 from pellucid.metrics import Score, classification_scores, multilabel_scores, regression_scores
-from pellucid.tokens import PadSpec, TokenOptions, TokenTable
+from pellucid.tokens import LongTexts, PadSpec, TokenOptions, TokenTable
 from pellucid.tokens import encode as encode_columns
 from pellucid.types import Batch, Columns, Example, FloatArray, IntArray, Note, Output, Prediction, Target, Want
 from pellucid.view import Bars, Lines, Stack, View
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from pellucid.data import Split
     from pellucid.model import Built, ModelOptions
-    from pellucid.task import Source
+    from pellucid.task import Source, Spell
 
 Kind = Literal["auto", "single_label", "multi_label", "regression"]
 
@@ -47,6 +47,11 @@ class SequenceClassification:
     def tag(self) -> str:
         """The pipeline tag of the Hub."""
         return "text-classification"
+
+    @property
+    def long_texts(self) -> LongTexts:
+        """Cut: the beginning of a text mostly says what it is."""
+        return LongTexts("truncate")
 
     @property
     def reads(self) -> tuple[str, ...]:
@@ -96,7 +101,7 @@ class SequenceClassification:
     ) -> TokenTable:
         """Tokenize one text or two; a target becomes a class number, a row of zeros and ones, or a float."""
         table = encode_columns(tokenizer, columns, self.reads, options)
-        return table if targets is None else table.with_labels(self.label_array(targets))
+        return table if targets is None else table.with_row_labels(self.label_array(targets))
 
     def label_array(self, targets: Sequence[Target]) -> IntArray | FloatArray:
         """The targets as the loss wants them: (rows,) int64, (rows, labels) float32 or (rows,) float32."""
@@ -106,10 +111,18 @@ class SequenceClassification:
         if self.kind == "multi_label":
             array = np.zeros((len(targets), len(self.labels)), dtype=np.float32)  # (rows, labels)
             for row, target in enumerate(targets):
-                names = target if isinstance(target, tuple) else (target,)
+                names: tuple[Any, ...] = target if isinstance(target, tuple) else (target,)
                 array[row, [known(name, numbers, row) for name in names]] = 1.0
             return array
         return np.array([known(target, numbers, row) for row, target in enumerate(targets)], dtype=np.int64)  # (rows,)
+
+    def to_learn(self, table: TokenTable) -> TokenTable:
+        """The table as it is."""
+        return table
+
+    def drawn(self, batch: Batch, draw: int) -> Batch:
+        """The batch as it is."""
+        return batch
 
     def collate(self, tokens: TokenTable, windows: IntArray, pad: PadSpec) -> Batch:
         """Pad to one length."""
@@ -131,6 +144,19 @@ class SequenceClassification:
             return functional.binary_cross_entropy_with_logits(logits.float(), labels.float(), reduction="none").mean(-1)
         return functional.cross_entropy(logits.float(), labels, reduction="none")
 
+    def best_labels(self, logits: FloatArray) -> IntArray | FloatArray:
+        """Class numbers (batch,), zeros and ones (batch, labels), or numbers (batch,)."""
+        rows = np.arange(len(logits))
+        answers = self.decode(Output(logits), Batch({}, None, rows, np.zeros_like(rows), np.zeros_like(rows)))
+        return self.label_array([prediction.answer for prediction in answers])  # type: ignore[misc]  # an answer here is a target
+
+    def label_text(self, labels: IntArray | FloatArray, ids: IntArray, spell: "Spell") -> str:
+        """The name of the class, the names of the set, or the number."""
+        values = np.asarray(labels)
+        if self.kind == "regression":
+            return f"{float(values):.4g}"
+        return self.labels[int(values)] if values.ndim == 0 else ", ".join(np.array(self.labels)[values > 0].tolist())
+
     def decode(self, output: Output, batch: Batch, source: "Source | None" = None) -> list[Prediction]:
         """The label with the highest probability, every label above its threshold, or the number."""
         rows = [int(row) for row in batch.rows]
@@ -146,17 +172,25 @@ class SequenceClassification:
 
     def metrics(self, answers: Sequence[Prediction], targets: Sequence[Target]) -> Sequence[Score]:
         """Accuracy and F1, the multi-label scores, or the correlations; the main score first."""
-        given = [prediction.answer for prediction in answers]
+        given: list[Any] = [prediction.answer for prediction in answers]
         if self.kind == "regression":
             return regression_scores(given, [number(target, row) for row, target in enumerate(targets)])
         scores = multilabel_scores if self.kind == "multi_label" else classification_scores
         return scores(given, targets, self.labels)
 
+    def tally(self, answers: Sequence[Prediction], targets: Sequence[Target]) -> None:
+        """Nothing: the scores of classes and numbers are known by their kind."""
+
     def view(self, prediction: Prediction, example: Example) -> View:
         """The text, the answer, and a bar for each label."""
-        answer = ", ".join(prediction.answer) or "(no label)" if isinstance(prediction.answer, tuple) else str(prediction.answer)
+        answer = ", ".join(map(str, prediction.answer)) or "(no label)" if isinstance(prediction.answer, tuple) else str(prediction.answer)
         bars = Bars("scores", tuple(prediction.scores), tuple(prediction.scores.values()))
         return Stack(f"row {prediction.row}", (Lines("text", tuple(example.fields.values())), Lines("answer", (answer,)), bars))
+
+    @property
+    def settles(self) -> bool:
+        """Thresholds, where there are several labels."""
+        return self.kind == "multi_label"
 
     def settled(self, answers: Sequence[Prediction], targets: Sequence[Target]) -> tuple[Self, tuple[Note, ...]]:
         """For several labels, the thresholds with the highest F1 on these rows, one a label."""

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedTokenizerBase
 
-    from pellucid.task import Task
+    from pellucid.task import Spell, Task
     from pellucid.types import Target
 
 
@@ -26,10 +26,20 @@ def shown_text(tokenizer: "PreTrainedTokenizerBase", inputs: "dict[str, torch.Te
     return [tokenizer.decode(ids[mask].tolist()) for ids, mask in zip(inputs["input_ids"], masks, strict=True)]
 
 
-def shown_label(task: "Task", label: Any) -> str | float:
-    """A label as the loss sees it (class number, zeros and ones, number) by its names."""
+CLASSES = ("single_label", "multi_label", "regression")  # kinds whose labels are one class, set or number a row
+
+
+def shown_label(task: "Task", label: Any, ids: Any = (), spell: "Spell" = str) -> str | float:
+    """A label as the loss sees it (class number, zeros and ones, number, a label a token) as a person reads it.
+
+    `ids` (tokens,) are those of the same batch entry, and `spell` turns ids into text.
+    """
+    if task.kind not in CLASSES:
+        return task.label_text(np.asarray(label), np.asarray(ids), spell)
     target = targets_of(task, np.asarray(label)[None])[0]
-    return ", ".join(target) if isinstance(target, tuple) else target if isinstance(target, str) else round(float(target or 0.0), 4)
+    if isinstance(target, tuple):
+        return ", ".join(map(str, target))
+    return target if isinstance(target, str) else round(float(target or 0.0), 4)
 
 
 def targets_of(task: "Task", labels: Any) -> "Sequence[Target]":

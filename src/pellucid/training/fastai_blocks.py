@@ -16,7 +16,7 @@ from fastai.data.core import DataLoaders, Datasets, TfmdDL, TfmdLists
 from fastai.torch_core import to_device
 from fastcore.foundation import L
 
-from pellucid.batch import TokenBudget, plan_sorted, plan_training, widths
+from pellucid.batch import IGNORED, TokenBudget, plan_sorted, plan_training, widths
 from pellucid.data import Rows, Split
 from pellucid.errors import DataError, SettingError
 from pellucid.forwarding import check_reach
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from pellucid.pipelines import Pipeline
     from pellucid.tokens import TokenTable
 
+LABELLED_TOKENS = ("spans", "words")  # kinds with a label a token
 PEEK = 2**31  # epochs from here on are looked at, never trained on: looking at a batch does not change the training
 
 
@@ -45,13 +46,14 @@ class LoaderOptions:
     """How rows become batches.
 
     `bs` rows a batch at most; `max_tokens` bounds its padded tokens as well, so that long texts come in smaller batches. `bucket` puts
-    texts of like length together for training, in an order that is new each epoch and follows from `seed`. `cache` is a folder that
-    keeps the tokens. Raises SettingError for a number below 1.
+    texts of like length together for training, in an order that is new each epoch and follows from `seed`; None does so but where tokens
+    have labels: those learn worse from it (docs/log.md). `cache` is a folder that keeps the tokens.
+    Raises SettingError for a number below 1.
     """
 
     bs: int = 16
     seed: int = 42
-    bucket: bool = True
+    bucket: bool | None = None
     max_tokens: int | None = None
     cache: Path | None = None
 
@@ -126,7 +128,7 @@ class TokenLoader(TfmdDL):
         lengths = widths(self.table, self.pad)
         if not self.shuffle:
             return plan_sorted(lengths, TokenBudget(self.options.max_tokens or self.bs * max(1, int(lengths.max(initial=1))), self.bs))
-        if self.options.bucket:
+        if self.options.bucket or (self.options.bucket is None and self.pipe.task.kind not in LABELLED_TOKENS):
             budget = None if self.options.max_tokens is None else TokenBudget(self.options.max_tokens, self.bs)
             plan = plan_training(lengths, batch_size=self.bs, budget=budget, seed=self.options.seed, epoch=epoch)
         else:
@@ -176,7 +178,8 @@ class TokenLoader(TfmdDL):
 
     def _batch(self, table: "TokenTable", windows: IntArray) -> tuple[Any, ...]:
         """(inputs, labels), or (inputs,) where there are no labels; each input (batch, tokens)."""
-        batch = self.pipe.task.collate(table, windows, self.pad)
+        task = self.pipe.task
+        batch = task.drawn(task.collate(table, windows, self.pad), self.epoch if self.shuffle else 0)
         inputs = {name: torch.from_numpy(array) for name, array in batch.inputs.items()}
         return (inputs,) if batch.labels is None else (inputs, torch.from_numpy(np.asarray(batch.labels)))
 
@@ -207,9 +210,14 @@ class TokenLoader(TfmdDL):
     def _pre_show_batch(self, b: Any, max_n: int = 9) -> tuple[TokenInputs, Any, L]:
         inputs = TokenInputs({name: tensor[:max_n].cpu() for name, tensor in b[0].items()})
         texts = shown_text(self.pipe.tokenizer, inputs)
-        labels = [b[1][row] for row in range(min(max_n, len(b[1])))] if len(b) > 1 else []
-        names: list[tuple[Any, ...]] = [(shown_label(self.pipe.task, label),) for label in labels] or [()] * len(texts)
+        labels = [b[1][row].cpu() for row in range(min(max_n, len(b[1])))] if len(b) > 1 else []
+        names: list[tuple[Any, ...]] = [self._named(label, ids) for label, ids in zip(labels, inputs["input_ids"], strict=False)]
+        names = names or [()] * len(texts)
         return inputs, b[1] if len(b) > 1 else None, L((text, *name) for text, name in zip(texts, names, strict=True))
+
+    def _named(self, label: Any, ids: Any) -> tuple[Any]:
+        """A label of the batch as a person reads it."""
+        return (shown_label(self.pipe.task, label, ids, self.pipe.tokenizer.decode),)
 
     def show_batch(
         self, b: Any = None, max_n: int = 9, ctxs: Any = None, show: bool = True, unique: bool = False, trunc_at: int = 150
@@ -222,7 +230,9 @@ class TokenLoader(TfmdDL):
         """Show rows of a batch with their label and what was predicted (`out`, decoded). `ctxs` has no meaning for texts."""
         inputs, targets, samples = self._pre_show_batch(b, max_n)
         answers = (out[0] if isinstance(out, tuple | list) else out)[:max_n]
-        outs = L((shown_label(self.pipe.task, answer),) for answer in answers)
+        if targets is not None and answers.ndim == 2 and answers.shape[1:] == targets.shape[1:] and not targets.is_floating_point():
+            answers = answers.masked_fill(targets[:max_n].to(answers.device) == IGNORED, IGNORED)  # what is not scored is not shown
+        outs = L(self._named(answer, ids) for answer, ids in zip(answers, inputs["input_ids"], strict=False))
         if not show:
             return inputs, targets, samples, outs
         columns = ("text", "label", "predicted") if targets is not None else ("text", "predicted")

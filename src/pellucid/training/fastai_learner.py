@@ -26,7 +26,7 @@ from pellucid.data import Rows
 from pellucid.errors import DataError, SettingError, StorageError
 from pellucid.files import atomic_folder
 from pellucid.groups import layer_groups
-from pellucid.training.batch_text import TokenInputs
+from pellucid.training.batch_text import CLASSES, TokenInputs
 from pellucid.training.fastai_blocks import LoaderOptions, TokenLoader, dataloaders, show_rows
 from pellucid.training.fastai_optimizer import FusedAdamW
 from pellucid.training.fastai_scores import TaskLoss, score_columns
@@ -77,7 +77,7 @@ class PellucidLearner(Learner):
             lr=options.lr,
             splitter=self.split_layers,
             cbs=cbs,
-            metrics=score_columns(pipe.task, metrics),
+            metrics=score_columns(pipe, metrics),
             path=options.path,
             model_dir=options.model_dir,
             wd=options.wd,
@@ -144,13 +144,19 @@ class PellucidLearner(Learner):
         return (TokenInputs({name: rectangle(rows, padding(self.pipe.pad, name)) for name, rows in inputs.items()}), *found)
 
     def predict(self, item: Any, rm_type_tfms: Any = None, with_input: bool = False) -> Any:
-        """(label, its number, probabilities) for one text, as in fastai; a list of those for a list of texts."""
+        """(label, its number, probabilities) for one text, as in fastai; a list of those for a list of texts.
+
+        For tasks whose answers are no classes: (answer, the whole Prediction, its scores).
+        """
         several = isinstance(item, list | L)
         predictions = self.pipe.predict(list(item) if several else [item])
-        scores = self.loss_func.activation(torch.from_numpy(predictions.logits))
-        answers = predictions.answers()
-        numbers = torch.from_numpy(self.loss_func.task.label_array(answers))
-        found = [(answer, number, row) for answer, number, row in zip(answers, numbers, scores, strict=True)]
+        if self.pipe.task.kind in CLASSES:
+            scores = self.loss_func.activation(torch.from_numpy(predictions.row_logits()))
+            answers = predictions.answers()
+            numbers = torch.from_numpy(self.loss_func.task.label_array(answers))
+            found = [(answer, number, row) for answer, number, row in zip(answers, numbers, scores, strict=True)]
+        else:
+            found = [(prediction.answer, prediction, dict(prediction.scores)) for prediction in predictions]
         if with_input:
             return [(text, *one) for text, one in zip(item, found, strict=True)] if several else (item, *found[0])
         return found if several else found[0]

@@ -15,20 +15,25 @@ from pellucid.data import Split
 from pellucid.errors import DataError, LabelError
 from pellucid.given import as_split
 from pellucid.labels import canonical_label
+from pellucid.training.batch_text import CLASSES
 
 if TYPE_CHECKING:
     from pellucid.pipelines import Pipeline
     from pellucid.tokens import TokenTable
+    from pellucid.types import IntArray
 
 
 class PickedRows:
-    """The rows of a split as fastai's Interpretation wants them: `iloc[[3, 1]]` gives a split of those two."""
+    """The rows of a split as fastai's Interpretation wants them: `iloc[[3, 1]]` gives a split of those two.
 
-    def __init__(self, split: Split) -> None:
-        self.split = split
+    `rows` (windows,) are the rows that windows come from: fastai counts windows.
+    """
+
+    def __init__(self, split: Split, rows: "IntArray") -> None:
+        self.split, self.rows = split, rows
 
     def __len__(self) -> int:
-        return len(self.split)
+        return len(self.rows)
 
     @property
     def iloc(self) -> "PickedRows":
@@ -36,42 +41,52 @@ class PickedRows:
         return self
 
     def __getitem__(self, positions: Any) -> Split:
-        return self.split.select(np.atleast_1d(np.asarray(positions, dtype=np.int64)))
+        return self.split.select(self.rows[np.atleast_1d(np.asarray(positions, dtype=np.int64))])
 
 
 class TokenRows:
-    """A split and its tokens as a fastai dataset: `[i]` is (text, …, target), `vocab` the label names in the order of the head."""
+    """A split and its tokens as a fastai dataset: `[i]` is (text, …, target) of the row that window i comes from.
+
+    `vocab` holds the label names in the order of the head.
+    """
 
     n_inp = 1
 
     def __init__(self, pipe: "Pipeline", split: Split, cache: Path | None = None) -> None:
         self.split = split
-        self.table = pipe.encode(split, cache=cache)
-        self.items = PickedRows(split)
+        self.table = pipe.task.to_learn(pipe.encode(split, cache=cache))
+        self.items = PickedRows(split, self.table.rows)
         names = getattr(pipe.task, "labels", ())
         if names:
             self.vocab = CategoryMap(list(names), sort=False)
 
     def __len__(self) -> int:
-        return len(self.split)
+        return len(self.table)
 
     def __getitem__(self, position: int) -> tuple[Any, ...]:
-        example = self.split[position]
+        example = self.split[int(self.table.rows[position])]
         return (*example.fields.values(), example.target)
 
 
 def encode_items(pipe: "Pipeline", items: Sequence[Any], n_inp: int, cache: Path | None) -> "TokenTable":
-    """The tokens of fastai's items, (text, …, target) each; the targets are numbers already, as CategoryBlock and its kin give them."""
+    """The tokens of fastai's items, (text, …, target) each; targets of classes are numbers already, as CategoryBlock and its kin give them.
+
+    Targets of other tasks (spans, texts) come as `pl.read` gives them.
+    """
     reads = pipe.task.reads
     tuples = [item if isinstance(item, tuple) else (item,) for item in items]
-    table = pipe.encode(as_split([text_fields(item[:n_inp], reads, row) for row, item in enumerate(tuples)], reads), cache=cache)
+    split = as_split([text_fields(item[:n_inp], reads, row) for row, item in enumerate(tuples)], reads)
     targets = [item[n_inp:] for item in tuples]
     if not targets or not targets[0]:
-        return table
+        return pipe.task.to_learn(pipe.encode(split, cache=cache))
     if len(targets[0]) > 1:
         raise DataError(f"expected one target a row, came {len(targets[0])}", place="DataBlock", cure="Pass one block after the TextBlock.")
+    if pipe.task.kind not in CLASSES:
+        wanted = [target[0] for target in targets]
+        return pipe.task.to_learn(pipe.task.encode(pipe.tokenizer, split.columns(0, len(split)), wanted, pipe.options))
     labels = np.stack([np.asarray(target[0]) for target in targets])
-    return table.with_labels(labels.astype(np.int64 if labels.dtype.kind in "iub" and labels.ndim == 1 else np.float32))
+    labels = labels.astype(np.int64 if labels.dtype.kind in "iub" and labels.ndim == 1 else np.float32)
+    return pipe.encode(split, cache=cache).with_row_labels(labels)
 
 
 def text_fields(given: tuple[Any, ...], reads: tuple[str, ...], row: int) -> Any:

@@ -102,7 +102,7 @@ def train(
     import torch
 
     start = perf_counter()
-    if "valid" in rows.splits and not rows.valid.has_targets:
+    if "valid" in rows.splits and not rows.valid.has_targets and rows.train.has_targets:
         cure = "Label them, or leave them out: a part of the training rows is then kept aside."
         raise DataError("the validation rows have no labels, so nothing could be said of the training", place=rows.source, cure=cure)
     with torch.random.fork_rng():
@@ -121,7 +121,7 @@ def train(
 
 def settled(pipe: Pipeline, rows: Rows) -> Pipeline:
     """The pipeline with what the rows that were kept aside decide, such as the thresholds of a multi-label task."""
-    if "valid" not in rows.splits or pipe.task.kind != "multi_label":
+    if "valid" not in rows.splits or not pipe.task.settles:
         return pipe
     task, notes = pipe.task.settled(pipe.predict(rows.valid), rows.valid.targets(0, len(rows.valid)))
     return replace(pipe, task=task, notes=(*pipe.notes, *notes))
