@@ -1,6 +1,6 @@
 """One way to answer beside others on the same rows: scores with intervals, and the paired difference.
 
-Takes targets and the answers of each system as plain values. Gives scores, differences and a sentence on whether the first is worth it.
+Takes targets and the answers of each system, or a tally of each. Gives scores, differences and a sentence on whether the first is worth it.
 Knows nothing of models, pipelines or how the answers came about.
 """
 
@@ -12,8 +12,12 @@ from typing import Any
 import numpy as np
 
 from pellucid.baselines import Answers
+from pellucid.errors import SettingError
 from pellucid.intervals import Resampling, Statistic, bootstrap, group, percentile_interval, statistic_of
 from pellucid.metrics import LOWER_IS_BETTER, NAMES, Kind, LabelScore, Score, coded, label_scores, scores_of
+from pellucid.tallies import Tally, label_scores_of
+from pellucid.tallies import resampled as resampled_tallies
+from pellucid.tallies import scores_of as tally_scores
 from pellucid.types import FloatArray, IntArray, Target
 
 Limits = tuple[float | None, float | None]
@@ -71,6 +75,15 @@ class Compared:
     baselines: tuple[Baseline, ...]
 
 
+@dataclass(frozen=True, eq=False, slots=True)
+class Sampled:
+    """The scores of one way to answer, and the same on resampled rows: `samples` (resamples, names)."""
+
+    names: tuple[str, ...]
+    scores: Sequence[Score]
+    samples: FloatArray
+
+
 def compare(
     problem: Problem,
     scores: Sequence[Score],
@@ -87,25 +100,60 @@ def compare(
     systems = [answers, *(baseline.answers for baseline in made)]
     samples = resampled(problem, systems, resampling)  # one array (resamples, scores and labels) a system
     names = NAMES[problem.kind]
-    own = limits(samples[0], resampling.level)
-    of_labels = (
-        ()
-        if problem.kind == "regression"
-        else label_scores(answers, problem.targets, problem.labels, several=problem.kind == "multi_label")
-    )
-    bounded = (replace(each, low=low, high=high) for each, (low, high) in zip(of_labels, own[len(names) :], strict=True))
+    several = problem.kind == "multi_label"
+    labels = () if problem.kind == "regression" else label_scores(answers, problem.targets, problem.labels, several=several)
+    ours = Sampled(names, scores, samples[0][:, : len(names)])
     found = {}
     for baseline, drawn in zip(made, samples[1:], strict=True):
         points = scores_of(problem.kind, baseline.answers, problem.targets, problem.labels)
-        beside = with_limits(points, dict(zip(names, limits(drawn[:, : len(names)], resampling.level), strict=True)))
-        apart = dict(zip(names, limits(samples[0][:, : len(names)] - drawn[:, : len(names)], resampling.level), strict=True))
-        values = {score.name: score.value for score in points}
-        differences = tuple(
-            Difference(score.name, score.value - values[score.name], *apart[score.name]) for score in scores if score.name in values
-        )
-        found[baseline.name] = Baseline(baseline.name, baseline.how, beside, differences)
+        found[baseline.name] = beside(baseline, Sampled(names, points, drawn), ours, resampling.level)
+    return compared(ours, bounded(labels, samples[0][:, len(names) :], resampling.level), baselines, found, resampling.level)
+
+
+def compare_tallies(
+    tally: Tally, baselines: Sequence[tuple[Answers, Tally | None]] = (), *, resampling: Resampling = Resampling()
+) -> Compared:
+    """The scores of a tally with intervals, and each baseline's on the same resamples of the rows; None for one that could not be made.
+
+    One row has no intervals. Raises SettingError for a baseline with other rows or other scores.
+    """
+    made = [(baseline, each) for baseline, each in baselines if each is not None]
+    odd = next((baseline.name for baseline, each in made if each.names != tally.names), None)
+    if odd is not None:
+        raise SettingError(f"the baseline {odd} has other scores", place="tally", cure="Tally every system in the same way.")
+    points = tally_scores(tally)
+    first, *others = resampled_tallies([tally, *(each for _, each in made)], resampling)
+    width, level = len(tally.names), resampling.level
+    ours = Sampled(tally.names, points, first[:, :width])
+    found = {
+        baseline.name: beside(baseline, Sampled(tally.names, tally_scores(each), drawn[:, :width]), ours, level)
+        for (baseline, each), drawn in zip(made, others, strict=True)
+    }
+    return compared(ours, bounded(label_scores_of(tally), first[:, width:], level), [baseline for baseline, _ in baselines], found, level)
+
+
+def compared(
+    ours: Sampled, labels: tuple[LabelScore, ...], baselines: Sequence[Answers], found: dict[str, Baseline], level: float
+) -> Compared:
+    """Everything put together; a baseline that was not `found` could not be made, and its `how` says why."""
     every = tuple(found.get(baseline.name, Baseline(baseline.name, baseline.how)) for baseline in baselines)
-    return Compared(with_limits(scores, dict(zip(names, own[: len(names)], strict=True))), tuple(bounded), every)
+    return Compared(with_limits(ours.scores, dict(zip(ours.names, limits(ours.samples, level), strict=True))), labels, every)
+
+
+def beside(baseline: Answers, theirs: Sampled, ours: Sampled, level: float) -> Baseline:
+    """A baseline with its scores, and what the transformer adds to each, both with intervals."""
+    scores = with_limits(theirs.scores, dict(zip(theirs.names, limits(theirs.samples, level), strict=True)))
+    apart = dict(zip(ours.names, limits(ours.samples - theirs.samples, level), strict=True))
+    values = {score.name: score.value for score in scores}
+    differences = tuple(
+        Difference(score.name, score.value - values[score.name], *apart[score.name]) for score in ours.scores if score.name in values
+    )
+    return Baseline(baseline.name, baseline.how, scores, differences)
+
+
+def bounded(labels: Sequence[LabelScore], samples: FloatArray, level: float) -> tuple[LabelScore, ...]:
+    """The scores of the labels with the interval of F1; `samples` (resamples, labels)."""
+    return tuple(replace(each, low=low, high=high) for each, (low, high) in zip(labels, limits(samples, level), strict=True))
 
 
 def resampled(problem: Problem, systems: Sequence[Sequence[Target]], resampling: Resampling) -> list[FloatArray]:

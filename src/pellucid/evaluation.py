@@ -4,27 +4,27 @@ Takes a pipeline and a split with targets, and the training rows for the baselin
 Knows nothing of training, files or screens; its predictions are those of `Pipeline.predict`.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from math import isfinite
 from typing import TYPE_CHECKING, Any, get_args
 
 import numpy as np
 
+from pellucid import tally_evaluation as by_tally
 from pellucid.baselines import Answers, constant_answer, linear_answers
 from pellucid.calibration import error_of, reliability
-from pellucid.comparison import Compared, Problem, compare, verdict
-from pellucid.errors import CheckpointError, DataError, LabelError, SettingError
+from pellucid.comparison import Compared, Problem, compare, compare_tallies, verdict
+from pellucid.errors import DataError, LabelError, SettingError
+from pellucid.evaluation_rows import Progress, beginning, check_finite, predictions_of, targets_of, texts_of, truncation_of
 from pellucid.intervals import Resampling, group
 from pellucid.metrics import Kind
-from pellucid.reports import Calibration, Confusion, Report, Truncation, WorstRow
-from pellucid.types import Columns, FloatArray, Note, Prediction, Target
+from pellucid.reports import Calibration, Confusion, Report, WorstRow
+from pellucid.types import FloatArray, Note, Prediction, Target
 
 if TYPE_CHECKING:
     from pellucid.data import Split
     from pellucid.pipelines import Pipeline
 
-TEXT_START = 120  # characters of a text in the table of worst rows
 LEAST_PROBABILITY = 1e-12  # of a target, so that a certain mistake has a finite loss
 FEW_ROWS = 30
 
@@ -51,6 +51,11 @@ class EvaluateOptions:
         if not 0 < self.level < 1:
             raise SettingError(f"expected a number between 0 and 1, came {self.level}", place="level", cure="0.95 gives 95 % intervals.")
 
+    @property
+    def resampling(self) -> Resampling:
+        """How the bootstrap is done."""
+        return Resampling(self.bootstrap, self.seed, self.level)
+
 
 @dataclass(frozen=True, slots=True)
 class Answered:
@@ -61,62 +66,108 @@ class Answered:
     probabilities: FloatArray | None  # (rows,) of the answer, or (rows, labels) of each label; None for numbers
 
     @property
-    def answers(self) -> tuple[Target, ...]:
+    def answers(self) -> tuple[Any, ...]:
         """The answers alone."""
         return tuple(prediction.answer for prediction in self.predictions)
 
 
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What is to be evaluated, on what, and beside what."""
+
+    pipe: "Pipeline"
+    rows: "Split"
+    targets: Sequence[Target]
+    train: "Split | None"  # for the baselines
+    baselines: bool
+    options: EvaluateOptions
+
+
 def evaluate(
-    pipe: "Pipeline", rows: "Split", *, train: "Split | None" = None, baselines: bool = True, options: EvaluateOptions | None = None
+    pipe: "Pipeline",
+    rows: "Split",
+    *,
+    train: "Split | None" = None,
+    baselines: bool = True,
+    options: EvaluateOptions | None = None,
+    progress: Progress | None = None,
 ) -> Report:
     """Score a pipeline on rows with targets, with bootstrap intervals, beside baselines trained on the rows of `train`.
 
-    Without `train` the only baseline is the constant answer, taken from the evaluated rows themselves, which flatters it.
+    A language model is scored by how well it foresees the rows, which need no targets. Without `train` there are only baselines that
+    learn nothing; where one is a constant answer, it is taken from the evaluated rows themselves, which flatters it.
+    `progress(done, total)` is called while the model predicts.
     Raises LabelError for a row without a target or with one that the model does not know, CheckpointError for scores that are not finite.
     """
     options = options or EvaluateOptions()
-    targets = targets_of(rows)
+    language = pipe.task.kind == by_tally.LANGUAGE
+    targets = targets_of(rows, needed=not language)
     problem = problem_of(pipe, rows, targets)
-    page = Report(pipe.task.tag, pipe.checkpoint, rows.name, len(rows), options.level, truncation=truncation_of(pipe, rows))
-    if problem is None:
-        why = f"there are none for the task {pipe.task.tag}"
-        scores = tuple(pipe.task.metrics(list(pipe.predict(rows)), targets))
-        return replace(page, scores=scores, verdict=verdict(scores, (), options.level), notes=(Note("no intervals, no baselines", why),))
-    answered = answers_of(pipe, rows, problem)
-    simple = simple_answers(problem, pipe.task.reads, rows, train, seed=options.seed) if baselines else ()
-    compared = compare(
-        problem,
-        pipe.task.metrics(answered.predictions, targets),
-        answered.answers,
-        simple,
-        resampling=Resampling(options.bootstrap, options.seed, options.level),
+    by_tally.check_targets(pipe.task, rows, targets)
+    page = Report(
+        pipe.task.tag, pipe.checkpoint, rows.name, len(rows), options.level, truncation=truncation_of(pipe, rows, learned=language)
     )
+    if language:
+        return with_language(page, pipe, rows, options, progress)
+    asked = Asked(pipe, rows, targets, train, baselines, options)
+    said = predictions_of(pipe, rows, progress)
+    return with_sums(page, asked, said) if problem is None else with_classes(page, asked, said, problem)
+
+
+def with_classes(page: Report, asked: Asked, said: Iterable[Prediction], problem: Problem) -> Report:
+    """The report on a class, a set of classes or a number a row."""
+    task, rows, options = asked.pipe.task, asked.rows, asked.options
+    answered = answers_of(said, rows, problem)
+    simple = simple_answers(problem, task.reads, rows, asked.train, seed=options.seed) if asked.baselines else ()
+    scores = task.metrics(answered.predictions, asked.targets)
+    compared = compare(problem, scores, answered.answers, simple, resampling=options.resampling)
     return replace(
-        page,
-        verdict=verdict(compared.scores, compared.baselines, options.level),
-        scores=compared.scores,
-        baselines=compared.baselines,
-        labels=compared.labels,
+        with_scores(page, compared),
         confusion=confusion_of(problem, answered) if problem.kind == "single_label" else None,
         worst=worst_rows(rows, problem, answered, options.worst),
         calibration=calibration_of(problem, answered, options.bins),
-        notes=notes_of(problem, compared, baselines and train is None),
+        notes=notes_of(problem, compared, asked.baselines and asked.train is None),
     )
 
 
-def targets_of(rows: "Split") -> list[Target]:
-    """The targets of all rows. Raises SettingError for what is no split, LabelError for a row without a target."""
-    if not hasattr(rows, "targets"):
-        cure = "Pass one split of them, as in evaluate(pipe, rows.valid, train=rows.train)."
-        raise SettingError(f"expected a split, came {type(rows).__name__}", place="rows", cure=cure)
-    targets = [target for start, stop in rows.chunks() for target in rows.targets(start, stop)]
-    if not targets:
-        raise LabelError("there are no rows to evaluate", place=rows.name, cure="Pass a split with at least one row.")
-    for position, target in enumerate(targets):
-        if target is None:
-            cure = "An answer can only be scored against a label: label the row, or leave it out with split.select(...)."
-            raise LabelError("the row has no label", place=rows.place(position), cure=cure)
-    return targets
+def with_sums(page: Report, asked: Asked, said: Iterable[Prediction]) -> Report:
+    """The report on anything else: by the task's tally, or by its scores alone where it has none."""
+    task, rows, targets, options = asked.pipe.task, asked.rows, asked.targets, asked.options
+    predictions = []
+    for position, prediction in enumerate(said):
+        check_finite(prediction, rows, position)
+        predictions.append(prediction)
+    tally = by_tally.tallied(task, predictions, targets)
+    if tally is None:
+        alone = Compared(tuple(task.metrics(predictions, targets)), (), ())
+        return replace(with_scores(page, alone), notes=(Note("no intervals, no baselines", f"there are none for the task {task.tag}"),))
+    simple = by_tally.simple_tallies(task, rows, targets, asked.train) if asked.baselines else ()
+    compared = compare_tallies(tally, simple, resampling=options.resampling)
+    return replace(
+        with_scores(page, compared),
+        confusion=by_tally.confused_tags(task, predictions, targets),
+        worst=by_tally.worst_rows(rows, tally, [each.answer for each in predictions], options.worst),
+        notes=by_tally.notes_of(task, len(targets), compared, low_bar=asked.baselines and asked.train is None),
+    )
+
+
+def with_language(page: Report, pipe: "Pipeline", rows: "Split", options: EvaluateOptions, progress: Progress | None) -> Report:
+    """The report on a language model: how well it foresees the rows; nothing is written for it."""
+    tally, positions = by_tally.foreseen(pipe, rows, progress)
+    compared = compare_tallies(tally, resampling=options.resampling)
+    notes = by_tally.notes_of(pipe.task, len(positions), compared, low_bar=False)
+    if len(positions) < len(rows):
+        why = (
+            f"short rows are read together: what is read at once counts for the row that it begins in, {len(positions):,} of {len(rows):,}"
+        )
+        notes += (Note("rows stand for what was read from them on", why),)
+    return replace(with_scores(page, compared), worst=by_tally.worst_rows(rows, tally, (), options.worst, positions), notes=notes)
+
+
+def with_scores(page: Report, compared: Compared) -> Report:
+    """The report with its scores, and whether the transformer is worth it."""
+    said = verdict(compared.scores, compared.baselines, page.level)
+    return replace(page, verdict=said, scores=compared.scores, baselines=compared.baselines, labels=compared.labels)
 
 
 def problem_of(pipe: "Pipeline", rows: "Split", targets: Sequence[Target]) -> Problem | None:
@@ -145,13 +196,13 @@ def fits(problem: Problem, target: Target) -> bool:
     return True
 
 
-def answers_of(pipe: "Pipeline", rows: "Split", problem: Problem) -> Answered:
+def answers_of(said: Iterable[Prediction], rows: "Split", problem: Problem) -> Answered:
     """The predictions in columns. Raises CheckpointError for a score that is not a finite number, naming the row."""
     wanted = problem.numbers(problem.targets, "target")  # (rows,) class numbers or numbers, or (rows, labels)
     predictions: list[Prediction] = []
     losses: list[float] = []
     probabilities: list[Any] = []
-    for position, prediction in enumerate(pipe.predict(rows)):
+    for position, prediction in enumerate(said):
         check_finite(prediction, rows, position)
         predictions.append(replace(prediction, scores={}))
         if problem.kind == "regression":
@@ -168,19 +219,6 @@ def answers_of(pipe: "Pipeline", rows: "Split", problem: Problem) -> Answered:
     return Answered(tuple(predictions), np.array(losses), np.array(probabilities) if probabilities else None)
 
 
-def check_finite(prediction: Prediction, rows: "Split", position: int) -> None:
-    """Raises CheckpointError for a score or an answer that is not a finite number."""
-    numbers = dict(prediction.scores)
-    if isinstance(prediction.answer, float):
-        numbers["answer"] = prediction.answer
-    if isfinite(sum(numbers.values())):
-        return
-    for name, number in numbers.items():
-        if not isfinite(number):
-            cure = 'Look for nan in the weights, and load the model with ModelOptions(dtype="float32").'
-            raise CheckpointError(f"expected finite scores, came {number} for {name!r}", place=rows.place(position), cure=cure)
-
-
 def simple_answers(problem: Problem, reads: Sequence[str], rows: "Split", train: "Split | None", *, seed: int) -> tuple[Answers, ...]:
     """What the baselines say for each row, the constant answer first."""
     if train is None:
@@ -188,12 +226,6 @@ def simple_answers(problem: Problem, reads: Sequence[str], rows: "Split", train:
     targets = targets_of(train)
     linear = linear_answers(problem.kind, texts_of(train, reads), targets, texts_of(rows, reads), labels=problem.labels, seed=seed)
     return constant_answer(problem.kind, targets, len(rows)), linear
-
-
-def texts_of(rows: "Split", reads: Sequence[str]) -> Columns:
-    """The columns that the task reads."""
-    columns = rows.columns(0, len(rows))
-    return {name: columns[name] for name in reads}
 
 
 def confusion_of(problem: Problem, answered: Answered) -> Confusion:
@@ -220,20 +252,11 @@ def worst_rows(rows: "Split", problem: Problem, answered: Answered, limit: int) 
     worst = []
     for position in np.argsort(-answered.losses, kind="stable")[:limit].tolist():
         example = rows[position]
-        text = " | ".join(example.fields.values())
-        start = text if len(text) <= TEXT_START else text[:TEXT_START] + "…"
+        text = beginning(example.fields.values())
         confidence = None if single is None else float(single[position])
         said, target = answered.predictions[position].answer, problem.targets[position]
-        worst.append(WorstRow(example.row, rows.place(position), start, target, said, float(answered.losses[position]), confidence))
+        worst.append(WorstRow(example.row, rows.place(position), text, target, said, float(answered.losses[position]), confidence))
     return tuple(worst)
-
-
-def truncation_of(pipe: "Pipeline", rows: "Split") -> Truncation:
-    """What was cut from the texts, counted over the tokens that the model gets."""
-    table = pipe.encode(rows.without_targets())
-    cut, kept = np.asarray(table.lost), int(np.sum(table.lengths))
-    lost, words = int(cut.sum()), int(np.sum(table.lost_words))
-    return Truncation(len(rows), len(np.unique(np.asarray(table.rows)[cut > 0])), kept + lost, lost, words)
 
 
 def notes_of(problem: Problem, compared: Compared, low_bar: bool) -> tuple[Note, ...]:

@@ -24,7 +24,9 @@ REGRESSION = ("Pearson", "Spearman", "mean absolute error", "root mean squared e
 NAMES: Mapping[Kind, tuple[str, ...]] = MappingProxyType(
     {"single_label": CLASSIFICATION, "multi_label": MULTILABEL, "regression": REGRESSION}
 )
-LOWER_IS_BETTER = frozenset({"mean absolute error", "root mean squared error"})
+LOWER_IS_BETTER = frozenset(
+    {"mean absolute error", "root mean squared error", "perplexity", "cross-entropy per token", "bits per character"}
+)
 
 
 @dataclass(frozen=True, slots=True)

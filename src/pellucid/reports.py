@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 from pellucid.calibration import Bin
 from pellucid.comparison import Baseline, strongest
-from pellucid.metrics import LabelScore, Score
+from pellucid.metrics import LOWER_IS_BETTER, LabelScore, Score
 from pellucid.render import to_html, to_text
-from pellucid.types import Note, Target
+from pellucid.types import Answer, Note, Span, Target
 from pellucid.view import Bars, Cell, Grid, Lines, Stack, Table, View
 
 if TYPE_CHECKING:
@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 LABELS_IN_A_GRID = 20  # more labels than this are no longer read as a matrix or as bars
 PAIRS_SHOWN = 10
 WITHOUT_INTERVAL = "–"
+SPANS_SHOWN = 8  # of a row with more, only those are shown that target and answer do not share
+TEXT_SHOWN = 300  # characters of a target or an answer in a cell
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,15 +49,19 @@ class Confusion:
 
 @dataclass(frozen=True, slots=True)
 class WorstRow:
-    """A row that the model got most wrong: `loss` is the cross-entropy or the absolute error, `confidence` that of the answer given."""
+    """A row that the model got most wrong, by its `loss` or by its own main `score`.
+
+    `loss` is the cross-entropy or the absolute error, `confidence` that of the answer given. None for what a task does not have.
+    """
 
     row: int
     place: str
     text: str
     target: Target
-    answer: Target
-    loss: float
+    answer: Answer
+    loss: float | None
     confidence: float | None
+    score: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,7 +124,7 @@ class Report:
         parts += confusion_views(self.confusion) if self.confusion is not None else []
         parts += [calibration_table(self.calibration)] if self.calibration is not None else []
         parts += [Lines("truncation", (str(self.truncation),))] if self.truncation is not None else []
-        parts += [worst_table(self.worst)] if self.worst else []
+        parts += [worst_table(self.worst, self.scores[0].name)] if self.worst else []
         parts += [Lines("notes", tuple(str(note) for note in self.notes))] if self.notes else []
         return Stack(f"{self.task} with {self.checkpoint}: {self.rows:,} rows of {self.split}", tuple(parts))
 
@@ -161,6 +167,8 @@ def score_table(report: Report) -> Table:
         rows.append(cells)
     details = [f"{score.name}: {score.detail}." for score in report.scores if score.detail]
     how = [f"{baseline.name}: {baseline.how}." for baseline in report.baselines]
+    lower = [score.name for score in report.scores if score.name in LOWER_IS_BETTER]
+    details += [f"Lower is better for {', '.join(lower)}."] if lower else []
     details += [f"Differences are to {hardest[1].name}, the strongest baseline, on the same resamples."] if hardest is not None else []
     note = " ".join([f"Intervals hold {100 * report.level:g} % of the scores of resampled rows.", *details, *how])
     return Table("scores", columns, tuple(rows), note)
@@ -181,7 +189,7 @@ def label_table(labels: Sequence[LabelScore]) -> Table:
         for each in shown
     )
     note = "" if few else f"The {len(shown)} labels with the lowest F1, of {len(labels):,}."
-    return Table("labels", ("label", "precision", "recall", "F1", "interval of F1", "rows", "answers"), rows, note)
+    return Table("labels", ("label", "precision", "recall", "F1", "interval of F1", "targets", "answers"), rows, note)
 
 
 def confusion_views(confusion: Confusion) -> list[View]:
@@ -202,13 +210,26 @@ def calibration_table(calibration: Calibration) -> Table:
     return Table("calibration", ("confidence", "answers", "mean confidence", "share right"), rows, note)
 
 
-def worst_table(worst: Sequence[WorstRow]) -> Table:
-    """The rows with the highest loss, the worst first."""
-    rows = tuple(
-        (each.place, each.text, answer_text(each.target), answer_text(each.answer), defined(each.confidence), defined(each.loss))
-        for each in worst
-    )
-    return Table("rows with the highest loss", ("place", "text", "target", "answer", "confidence", "loss"), rows)
+def worst_table(worst: Sequence[WorstRow], measure: str) -> Table:
+    """The rows with the highest loss, or where they were judged by it, those with the worst `measure` (the main score); the worst first."""
+    lines: tuple[tuple[Cell, ...], ...]
+    if worst[0].score is None:
+        columns: tuple[str, ...]
+        title, columns = "rows with the highest loss", ("target", "answer", "confidence", "loss")
+        lines = tuple((answer_text(row.target), answer_text(row.answer), defined(row.confidence), defined(row.loss)) for row in worst)
+    elif all(row.target is None for row in worst):
+        title, columns = worst_title(measure), (measure,)
+        lines = tuple((defined(row.score),) for row in worst)
+    else:
+        title, columns = worst_title(measure), ("target", "answer", measure)
+        lines = tuple((*both_texts(row.target, row.answer), defined(row.score)) for row in worst)
+    rows = tuple((row.place, row.text, *cells) for row, cells in zip(worst, lines, strict=True))
+    return Table(title, ("place", "text", *columns), rows)
+
+
+def worst_title(measure: str) -> str:
+    """What the rows with the worst score have."""
+    return f"rows with the {'highest' if measure in LOWER_IS_BETTER else 'lowest'} {measure}"
 
 
 def score_bars(report: Report) -> Bars:
@@ -222,11 +243,50 @@ def score_bars(report: Report) -> Bars:
     return Bars(main, tuple(name for name, _ in found), values, lows, highs)
 
 
-def answer_text(value: Target) -> Cell:
+def both_texts(target: Target, answer: Answer) -> tuple[Cell, Cell]:
+    """A target and its answer in two cells; of many spans only those that differ."""
+    spans, others = (tuple(each) if isinstance(each, tuple) else () for each in (target, answer))
+    said = [
+        spans_text(value, beside) if isinstance(value, tuple) else answer_text(value) or "(none)"
+        for value, beside in ((target, others), (answer, spans))
+    ]
+    return said[0], said[1]
+
+
+def spans_text(spans: Sequence[Any], beside: Sequence[Any] = ()) -> str:
+    """Spans as one line: `Empire State Building=location, …`, or the texts alone where they have no label; "(none)" for none.
+
+    Of many spans those are left out that stand `beside` as well, and how many is said.
+    """
+    same = {span.place for span in beside if isinstance(span, Span)}
+    shown = [span for span in spans if len(spans) <= SPANS_SHOWN or not isinstance(span, Span) or span.place not in same]
+    texts = [span_text(span) if isinstance(span, Span) else str(span) for span in shown]
+    if not any(isinstance(span, Span) and span.label for span in shown):
+        texts = list(dict.fromkeys(texts))  # several people gave the same answer to a question
+    more = len(texts) - 2 * SPANS_SHOWN
+    parts = texts[: 2 * SPANS_SHOWN] + ([f"{more} more"] if more > 0 else [])
+    parts += [f"{len(spans) - len(shown)} that agree"] if len(shown) < len(spans) else []
+    return shortened(", ".join(parts)) or "(none)"
+
+
+def span_text(span: Span) -> str:
+    """A span as a person reads it: its characters, or where they stand, and its label."""
+    said = span.text or f"{span.start}:{span.end}"
+    return f"{said}={span.label}" if span.label else said
+
+
+def answer_text(value: Target | Answer) -> Cell:
     """A target or an answer in a cell; a set of labels is joined."""
     if isinstance(value, tuple):
         return ", ".join(str(member) for member in value) or "(no label)"
-    return defined(value) if isinstance(value, float) else value
+    if isinstance(value, float):
+        return defined(value)
+    return shortened(value) if isinstance(value, str) else value
+
+
+def shortened(text: str) -> str:
+    """The beginning of a long text."""
+    return text if len(text) <= TEXT_SHOWN else text[:TEXT_SHOWN] + "…"
 
 
 def defined(value: float | None) -> float | None:
