@@ -5,16 +5,27 @@ Knows nothing that a script with `import pellucid as pl` could not do.
 """
 
 import sys
-from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 import pellucid as pl
+from pellucid.apps.answers import answer_line, answer_table
 from pellucid.apps.flags import with_flags
-from pellucid.apps.inputs import Labelled, Texts, check_file, check_folder, given_texts, joined, keep, open_pipeline
+from pellucid.apps.inputs import (
+    Labelled,
+    LongFlagValues,
+    TaskFlags,
+    Texts,
+    check_file,
+    check_folder,
+    given_texts,
+    joined,
+    keep,
+    open_pipeline,
+)
 from pellucid.apps.terminal import bars_as_lines, close_quietly, forgiving_streams, in_shell_words, progress
 from pellucid.errors import PellucidError, SettingError
 from pellucid.files import write_json, write_text
@@ -22,10 +33,7 @@ from pellucid.model import ModelOptions
 from pellucid.render import plain, to_csv
 from pellucid.tokens import TokenOptions
 from pellucid.training.one_call import TrainOptions
-from pellucid.view import Cell, Lines, Table
-
-if TYPE_CHECKING:
-    from pellucid.types import Example, Prediction
+from pellucid.view import Lines
 
 app = typer.Typer(
     name="pellucid",
@@ -41,6 +49,13 @@ STOPPED = 130  # by Ctrl-C, as shells count it
 RowsPath = Annotated[str, typer.Argument(help="CSV, TSV, JSONL or Parquet file (also .gz), or a folder with a folder per class.")]
 ModelFolder = Annotated[str, typer.Argument(help="Folder of a saved model, a name on the Hub, or minilm.")]
 TokenFlags = Annotated[TokenOptions, {"max_length": "tokens of a row, at most; what the model can read if not given"}]
+LongFlags = Annotated[
+    LongFlagValues,
+    {
+        "long": "what happens to texts beyond that: truncate, windows or chunk-and-join; what the task does if not given",
+        "stride": "tokens that windows share",
+    },
+]
 ModelFlags = Annotated[
     ModelOptions,
     {
@@ -65,19 +80,21 @@ def train(
     rows: RowsPath,
     output: Annotated[str, typer.Option("--output", "-o", help="Folder to save the model in.")],
     source: Labelled = Labelled(),
-    task: Annotated[str, typer.Option(help="Pipeline tag of the task.")] = "text-classification",
+    task: TaskFlags = TaskFlags(),
     checkpoint: Annotated[str, typer.Option(help="minilm, a folder, or a name on the Hub.")] = "minilm",
     training: TrainOptions = TrainOptions(),
     tokens: TokenFlags = TokenOptions(),
+    long: LongFlags = LongFlagValues(),
     model: ModelFlags = ModelOptions(),
 ) -> None:
     """Train on rows, save, score on the rows that were kept aside."""
     check_folder(output)
-    data = source.read(rows)
+    chosen = task.chosen()
+    data = source.read(rows, chosen.kind)
     aside = data.valid
     pl.show(data)
     with bars_as_lines():
-        trained = pl.train(data, task, checkpoint, options=training, tokens=tokens, model=model)
+        trained = pl.train(data, chosen, checkpoint, options=training, tokens=long.added_to(tokens), model=model)
     pl.show(replace(trained, notes=trained.pipeline.notes))
     folder = keep(trained.pipeline, output)
     typer.echo(f"\nsaved in {folder}\n")
@@ -95,6 +112,7 @@ def predict(
     source: Texts = Texts(),
     output: Annotated[str | None, typer.Option("--output", "-o", help="Write a CSV with the scores of all labels to this file.")] = None,
     trace: Annotated[bool, typer.Option("--trace", help="Show every step for each text.")] = False,
+    task: TaskFlags = TaskFlags(),
 ) -> None:
     """Answer for texts or for the rows of a file: row, answer, score and text, with TABs between."""
     if rows is not None and (texts or trace):
@@ -104,7 +122,7 @@ def predict(
     data = None if rows is None else source.read(rows)  # before the model: its mistakes are found sooner
     if data is None and not texts and sys.stdin.isatty():
         typer.echo("texts, one a line; Ctrl-D ends them", err=True)
-    pipe = open_pipeline(model)
+    pipe = open_pipeline(model, task)
     given = given_texts(texts or (), sys.stdin.buffer, pipe.task.reads) if data is None else []
     if trace:
         for one in given:
@@ -120,36 +138,18 @@ def predict(
         typer.echo(answer_line(example, prediction, shown))
 
 
-def answer_line(example: "Example", prediction: "Prediction", shown: int | None = None) -> str:
-    """Row, answer, score and text (its first `shown` characters), with TABs between; several labels have commas between."""
-    answer, scores = prediction.answer, prediction.scores
-    names = answer if isinstance(answer, tuple) else (str(answer),)
-    if isinstance(answer, float):
-        cells = [f"{answer:.4f}", ""]
-    else:
-        cells = [", ".join(map(plain, names)), ", ".join(f"{scores[name]:.4f}" for name in names)]
-    return "\t".join([str(example.row), *cells, *(plain(text, shown) for text in example.fields.values())])
-
-
-def answer_table(answers: "Iterable[tuple[Example, Prediction]]") -> Table:
-    """A line for each row: its number, its texts, the answer and a score for each label."""
-    columns: tuple[str, ...] = ("row", "answer")
-    lines: list[tuple[Cell, ...]] = []
-    for example, prediction in answers:
-        columns = ("row", *example.fields, "answer", *(f"score {label}" for label in prediction.scores))
-        answer = ";".join(prediction.answer) if isinstance(prediction.answer, tuple) else prediction.answer
-        lines.append((example.row, *example.fields.values(), answer, *prediction.scores.values()))
-    return Table("answers", columns, tuple(lines))
-
-
 @app.command()
 def show(
     model: ModelFolder,
-    text: Annotated[str | None, typer.Argument(help="A text to trace through every step.")] = None,
+    texts: Annotated[list[str] | None, typer.Argument(help="A text (or two, for a pair) to trace through every step.")] = None,
+    task: TaskFlags = TaskFlags(),
 ) -> None:
     """Show the steps of a model, where its weights come from, and what was chosen."""
-    pipe = open_pipeline(model)
-    pl.show(pipe if text is None else pipe.trace(text))
+    pipe = open_pipeline(model, task)
+    for one in given_texts(texts, sys.stdin.buffer, pipe.task.reads) if texts else []:
+        pl.show(pipe.trace(one))
+    if not texts:
+        pl.show(pipe)
 
 
 @app.command()
@@ -160,13 +160,14 @@ def evaluate(
     source: Labelled = Labelled(),
     on: Annotated[str, typer.Option(help="Which split to score: valid, test, train, or all.")] = "valid",
     json: Annotated[str | None, typer.Option(help="Write the report to this file as JSON; - is standard output alone.")] = None,
+    task: TaskFlags = TaskFlags(),
 ) -> None:
     """Score a saved model on labelled rows, with intervals, against simple baselines."""
     if json not in (None, "-"):
         check_file(str(json))
-    data = source.read(rows)
+    pipe = open_pipeline(model, task)
+    data = source.read(rows, pipe.task.kind)
     split = joined(data) if on == "all" else data[on]
-    pipe = open_pipeline(model)
     typer.echo(f"scoring {len(split):,} rows ({on})", err=True)
     report = pl.evaluate(pipe, split, train=None if on in ("train", "all") else data.splits.get("train"))
     if json == "-":

@@ -10,14 +10,17 @@ from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import mkdtemp
-from typing import Annotated, BinaryIO, Literal
+from typing import Annotated, BinaryIO
 
 import pellucid as pl
 from pellucid.data import Split
 from pellucid.errors import CheckpointError, DataError, SettingError, StorageError
 from pellucid.files import atomic_file, atomic_folder
 from pellucid.manifest import MANIFEST, read_manifest
-from pellucid.readers.chunks import ReadOptions
+from pellucid.readers.chunks import LabelKind, ReadOptions
+from pellucid.task import Task, with_settings
+from pellucid.tasks import task_class
+from pellucid.tokens import LongTexts, TokenOptions
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,11 +30,14 @@ class Texts:
     text: Annotated[str | None, "column of the text; guessed and said if not given"] = None
     text_pair: Annotated[str | None, "column of a second text"] = None
     delimiter: Annotated[str | None, "what stands between columns; found out if not given"] = None
+    columns: Annotated[str | None, "names of the columns where the file has no header, with commas between"] = None
     encoding: Annotated[str, "encoding of the file"] = "utf-8"
 
     def read(self, path: str) -> Split:
         """All rows of a file, in their order, whatever split they belong to and without their labels."""
-        options = ReadOptions(valid_fraction=0.0, encoding=self.encoding, delimiter=delimiter_of(self.delimiter))
+        options = ReadOptions(
+            valid_fraction=0.0, encoding=self.encoding, delimiter=delimiter_of(self.delimiter), columns=named(self.columns)
+        )
         return joined(pl.read(path, text=self.text, text_pair=self.text_pair, label=False, options=options))
 
 
@@ -43,31 +49,54 @@ class Labelled:
     text_pair: Annotated[str | None, "column of a second text"] = None
     label: Annotated[str | None, "column of the label, or several columns of 0 and 1 with commas between"] = None
     split: Annotated[str | None, "column that says train or valid (is_valid)"] = None
-    label_kind: Annotated[Literal["auto", "class", "number", "set"], "what labels are: auto, class, number or set"] = "auto"
+    label_kind: Annotated[LabelKind, "what labels are: auto, class, number, set, tags, spans, answers or text"] = "auto"
     label_separator: Annotated[str | None, "what stands between the labels of one cell"] = None
     valid_fraction: Annotated[float, "share of the rows kept aside where the file has no split"] = 0.2
     delimiter: Annotated[str | None, "what stands between columns; found out if not given"] = None
+    columns: Annotated[str | None, "names of the columns where the file has no header, with commas between"] = None
     encoding: Annotated[str, "encoding of the file"] = "utf-8"
 
-    def read(self, path: str) -> pl.Rows:
-        """The rows, with a column of labels. Raises DataError where there is none."""
+    def read(self, path: str, kind: str = "") -> pl.Rows:
+        """The rows for a task of this kind, with a column of labels where it learns from labels. Raises DataError where there is none."""
         several = tuple(self.label.split(",")) if self.label and "," in self.label else self.label
+        unlabelled = kind == "language" and several is None  # a language model learns from the texts themselves
         options = ReadOptions(
             valid_fraction=self.valid_fraction,
             encoding=self.encoding,
             delimiter=delimiter_of(self.delimiter),
-            label_kind=self.label_kind,
+            columns=named(self.columns),
+            label_kind="text" if kind in ("text", "language") and self.label_kind == "auto" else self.label_kind,
             label_separator=self.label_separator,
         )
-        found = pl.read(path, text=self.text, text_pair=self.text_pair, label=several, split=self.split, options=options)
-        if found.roles.label is None:
+        label = False if unlabelled else several
+        found = pl.read(path, text=self.text, text_pair=self.text_pair, label=label, split=self.split, options=options)
+        if found.roles.label is None and not unlabelled:
             raise DataError("no column has a name that means a label", place=found.source, cure="Name it: label=….")
         return found
+
+
+@dataclass(frozen=True, slots=True)
+class LongFlagValues:
+    """What is said of long texts on a command line."""
+
+    long: str | None = None
+    stride: int = 0
+
+    def added_to(self, tokens: TokenOptions) -> TokenOptions:
+        """The token options with it. Raises SettingError."""
+        if self.long is None and self.stride:
+            raise SettingError("a stride, but no windows", place="stride", cure="Add long=windows.")
+        return tokens if self.long is None else replace(tokens, long=LongTexts(self.long, self.stride))  # type: ignore[arg-type]
 
 
 def delimiter_of(given: str | None) -> str | None:
     """A delimiter as people type it: a backslash and a t, or the word tab, are a TAB."""
     return "\t" if given in ("\\t", "tab", "TAB") else given
+
+
+def named(columns: str | None) -> tuple[str, ...]:
+    """Column names as people type them: `en,es,by`."""
+    return tuple(name.strip() for name in columns.split(",")) if columns else ()
 
 
 def joined(rows: pl.Rows) -> Split:
@@ -81,15 +110,28 @@ def joined(rows: pl.Rows) -> Split:
     return replace(first, name="all", table=table)
 
 
-def open_pipeline(model: str, task: str = "text-classification") -> pl.Pipeline:
-    """A saved pipeline, or one from a checkpoint that pellucid did not save."""
+@dataclass(frozen=True, slots=True)
+class TaskFlags:
+    """Which task, and its settings."""
+
+    task: Annotated[str, "pipeline tag of the task; a saved model knows its own"] = "text-classification"
+    setting: Annotated[list[str] | None, "a setting of the task, as name=value; may be given several times"] = None
+
+    def chosen(self) -> Task:
+        """The task with these settings. Raises SettingError."""
+        return with_settings(task_class(self.task)(), self.setting or ())
+
+
+def open_pipeline(model: str, task: TaskFlags = TaskFlags()) -> pl.Pipeline:
+    """A saved pipeline, or one from a checkpoint that pellucid did not save; settings change its task for this time."""
     folder = Path(model)
     if os.path.exists(folder / MANIFEST):
-        return pl.load(folder)
+        saved = pl.load(folder)
+        return replace(saved, task=with_settings(saved.task, task.setting)) if task.setting else saved
     if os.path.exists(folder) and not os.path.exists(folder / "config.json"):
         cure = "Name a folder that `pellucid train` or transformers wrote."
         raise CheckpointError(f"this is no model: it has neither {MANIFEST} nor config.json", place=model, cure=cure)
-    return pl.Pipeline.new(task, model)
+    return pl.Pipeline.new(task.chosen(), model)
 
 
 def given_texts(texts: Sequence[str], stream: BinaryIO, reads: Sequence[str]) -> list[str | tuple[str, ...]]:
