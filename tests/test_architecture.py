@@ -60,8 +60,16 @@ PLANTED: dict[Check, tuple[list[tuple[Source, ...]], list[tuple[Source, ...]]]] 
         [
             plant("class A:\n" + "    x = 1\n" * 200),
             plant("class A:\n" + "".join(f"    def f{number}(self) -> None: ...\n" for number in range(13))),
+            plant("class A:\n" + "    x = 1\n" * 250, "tasks/a.py"),
+            plant("class A:\n" + "".join(f"    def f{number}(self) -> None: ...\n" for number in range(13)), "tasks/a.py"),
         ],
-        [plant("class A:\n" + "".join(f"    def f{number}(self) -> None: ...\n" for number in range(12)))],
+        [
+            plant("class A:\n" + "".join(f"    def f{number}(self) -> None: ...\n" for number in range(12))),
+            (  # what the contract names does not count against a task
+                *plant("class Task:\n" + "".join(f"    def f{number}(self) -> None: ...\n" for number in range(13)), "task.py"),
+                *plant("class A:\n" + "".join(f"    def f{number}(self) -> None: ...\n" for number in range(13)), "tasks/a.py"),
+            ),
+        ],
     ),
     architecture.inheritance: (
         [plant("class A: ...\nclass B(A): ...\nclass C(B): ..."), plant("class A: ...\nclass Mixin: ...\nclass B(A, Mixin): ...")],
