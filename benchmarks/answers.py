@@ -1,11 +1,14 @@
 """Question answering on SQuAD: pellucid's learner beside a plain loop over transformers, on the same rows.
 
-    python benchmarks/answers.py --checkpoint ~/.cache/checkpoints/e5-small [--rows 6000 --epochs 1 --questions 1000]
+    python benchmarks/answers.py --checkpoint ~/.cache/checkpoints/e5-small [--rows 4000 --epochs 1 --questions 1000]
 
 Both start from the same new head, and train on the same questions (drawn from SQuAD 1.1's training part with the seed) with the same
 windows, steps, learning rate, schedule, batch size and seed, each in a process of its own. Both answer the first questions of the
 development part and are scored by the same code. Prints F1 and exact match of both with 95 % intervals over questions, the paired
 difference, and 1 where pellucid's F1 lies within the interval of the plain loop or above it.
+
+Then pellucid's model answers questions whose context is many paragraphs in a row, 3,000 tokens and more, beside the same questions with
+their own paragraph alone; the trace of the first shows its windows.
 """
 
 import argparse
@@ -25,19 +28,39 @@ import contest
 from material import DATA, SEED, scratch
 
 LENGTH, STRIDE, LONGEST = 384, 128, 30  # tokens: of a window, shared by two, of an answer
+LONG_CHARACTERS = 15_000  # of a long context: more than 3,000 tokens
+LONG_ARTICLE = "Amazon_rainforest"
 WARM_UP, DECAY = 0.1, 0.01
 Question = Mapping[str, Any]
 
 
-def squad(part: str) -> list[Question]:
-    """Every question of a part of SQuAD 1.1: id, question, context and answers."""
+def articles(part: str) -> list[Mapping[str, Any]]:
+    """The articles of a part of SQuAD 1.1."""
     file = DATA / "squad" / f"{part}-v1.1.json.gz"
     if not file.exists():
         raise SystemExit(f"{file} is not there; set PELLUCID_DATA to the folder of data sets")
     with gzip.open(file, "rt", encoding="utf-8") as text:
-        articles = json.load(text)["data"]
-    paragraphs = [paragraph for article in articles for paragraph in article["paragraphs"]]
+        found: list[Mapping[str, Any]] = json.load(text)["data"]
+    return found
+
+
+def squad(part: str) -> list[Question]:
+    """Every question of a part of SQuAD 1.1: id, question, context and answers."""
+    paragraphs = [paragraph for article in articles(part) for paragraph in article["paragraphs"]]
     return [{**asked, "context": paragraph["context"]} for paragraph in paragraphs for asked in paragraph["qas"]]
+
+
+def long_questions() -> tuple[list[Question], str]:
+    """The first question of each paragraph of an article, and the paragraphs as one context."""
+    article = next(article for article in articles("dev") if article["title"] == LONG_ARTICLE)
+    asked: list[Question] = []
+    context = ""
+    for paragraph in article["paragraphs"]:
+        if len(context) >= LONG_CHARACTERS:
+            break
+        asked.append({**paragraph["qas"][0], "context": paragraph["context"]})
+        context += paragraph["context"] + "\n\n"
+    return asked, context.rstrip()
 
 
 def by_pellucid(given: argparse.Namespace, train: Sequence[Question], dev: Sequence[Question]) -> tuple[list[str], Mapping[str, Any]]:
@@ -57,7 +80,27 @@ def by_pellucid(given: argparse.Namespace, train: Sequence[Question], dev: Seque
         learn.fit_linear(given.epochs, cbs=without_validation())
     seconds = perf_counter() - start
     answers = [str(answer) for answer in pipe.predict(rows.valid).answers()]
+    read_long_contexts(pipe)
     return answers, {"seconds": seconds, "steps": len(learn.dls.train) * given.epochs, "windows": len(learn.dls.train.table)}
+
+
+def read_long_contexts(pipe: Any) -> None:
+    """Questions over a context of thousands of tokens."""
+    import pellucid as pl
+    from pellucid.answer_metrics import answer_scores
+
+    asked, context = long_questions()
+    wanted = [[answer["text"] for answer in row["answers"]] for row in asked]
+    for name, contexts in (("own", [row["context"] for row in asked]), ("long", [context] * len(asked))):
+        answers = pipe.predict([(row["question"], one) for row, one in zip(asked, contexts, strict=True)]).answers()
+        scored = [answer_scores(str(answer), texts, second=False) for answer, texts in zip(answers, wanted, strict=True)]
+        for score, values in zip(("f1", "exact_match"), zip(*scored, strict=True), strict=True):
+            contest.say(f"answers_{score}_{name}_context", float(np.mean(values)))
+    trace = pipe.trace((asked[-1]["question"], context))
+    pl.show(trace)
+    contest.say("answers_long_questions", len(asked))
+    contest.say("answers_long_windows", len(trace.tokens))
+    contest.say("answers_long_tokens", len(pipe.tokenizer(context, add_special_tokens=False, truncation=False)["input_ids"]))
 
 
 def without_validation() -> Any:
@@ -186,7 +229,7 @@ def main() -> None:
     """Parent and worker in one file."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--checkpoint", default=str(Path.home() / ".cache" / "checkpoints" / "e5-small"))
-    parser.add_argument("--rows", type=int, default=6000)
+    parser.add_argument("--rows", type=int, default=4000)
     parser.add_argument("--epochs", type=int, default=1)
     parser.add_argument("--questions", type=int, default=1000)
     parser.add_argument("--batch", type=int, default=8)

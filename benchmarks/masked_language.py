@@ -36,12 +36,13 @@ def paragraphs(file: Path, count: int) -> list[dict[str, str]]:
     return [{"text": text} for text in texts if len(text) >= SHORTEST][:count]
 
 
-def say_loss(pipe: Pipeline, split: Split, when: str) -> None:
-    """Loss and perplexity over all hidden tokens of a split; the same tokens are hidden each time."""
+def say_loss(pipe: Pipeline, split: Split, when: str) -> float:
+    """Loss and perplexity over all hidden tokens of a split; the same tokens are hidden each time. Gives the loss."""
     losses, counts, _ = pipe.losses(split)
     loss = float((losses * counts).sum() / counts.sum())
     contest.say(f"loss_{when}", loss)
     contest.say(f"perplexity_{when}", float(np.exp(loss)))
+    return loss
 
 
 def say_words(pipe: Pipeline, when: str) -> None:
@@ -63,7 +64,7 @@ def main() -> None:
     torch.manual_seed(SEED)
     pipe = Pipeline.new(FillMask(masking=given.masking), "minilm", rows, tokens=pl.TokenOptions(max_length=LENGTH))
     contest.say("new_weights", ", ".join(sorted(pipe.provenance.new_names())))
-    say_loss(pipe, rows.valid, "before")
+    before = say_loss(pipe, rows.valid, "before")
     say_words(pipe, "before")
     learn = pl.learner(pipe, rows, options=pl.LearnerOptions(lr=given.learning_rate))
     contest.say("training_tokens", int(learn.dls.train.table.lengths.sum()))
@@ -71,7 +72,7 @@ def main() -> None:
     with learn.no_bar():
         learn.fit_one_cycle(1)
     contest.say("training_seconds", time.perf_counter() - start)
-    say_loss(pipe, rows.valid, "after")
+    contest.say("loss_falls_by", before - say_loss(pipe, rows.valid, "after"))
     say_words(pipe, "after")
 
 

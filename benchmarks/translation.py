@@ -18,6 +18,7 @@ import numpy as np
 import contest
 import pellucid as pl
 from material import DATA, SEED
+from pellucid.baselines import Answers
 from pellucid.comparison import compare_tallies
 from pellucid.data import Split
 from pellucid.evaluation import EvaluateOptions
@@ -66,12 +67,18 @@ def main() -> None:
     learn.fit_one_cycle(given.epochs)
     seconds = perf_counter() - started
     after, loss_after = answered(pipe, rows.test)
-    for name, tally, loss in (("untouched", before, loss_before), ("trained", after, loss_after)):
-        compared = compare_tallies(tally, (), resampling=EvaluateOptions().resampling)
-        for score in compared.scores[:2]:
+    untouched = (Answers("untouched", (), "the checkpoint as it came"), before)
+    compared = compare_tallies(after, [untouched], resampling=EvaluateOptions().resampling)
+    for name, scores, loss in (("untouched", compared.baselines[0].scores, loss_before), ("trained", compared.scores, loss_after)):
+        for score in scores[:2]:
             contest.say(f"{score.name.lower()}_{name}", score.value)
-            contest.say(f"{score.name.lower()}_{name}_interval", f"{score.low:.2f} to {score.high:.2f}")
+            if score.low is not None:
+                contest.say(f"{score.name.lower()}_{name}_interval", f"{score.low:.2f} to {score.high:.2f}")
         contest.say(f"loss_{name}", loss)
+    for difference in compared.baselines[0].differences[:2]:
+        contest.say(f"{difference.score.lower()}_rise", difference.value)
+        contest.say(f"{difference.score.lower()}_rise_low", difference.low)
+        contest.say(f"{difference.score.lower()}_rise_high", difference.high)
     contest.say("training_pairs", len(train))
     contest.say("test_pairs", len(test))
     contest.say("seconds_of_training", seconds)

@@ -114,20 +114,24 @@ def joined(rows: pl.Rows) -> Split:
 class TaskFlags:
     """Which task, and its settings."""
 
-    task: Annotated[str, "pipeline tag of the task; a saved model knows its own"] = "text-classification"
+    task: Annotated[str | None, "pipeline tag of the task; text-classification, or what a saved model was saved for"] = None
     setting: Annotated[list[str] | None, "a setting of the task, as name=value; may be given several times"] = None
 
     def chosen(self) -> Task:
         """The task with these settings. Raises SettingError."""
-        return with_settings(task_class(self.task)(), self.setting or ())
+        return with_settings(task_class(self.task or "text-classification")(), self.setting or ())
 
 
 def open_pipeline(model: str, task: TaskFlags = TaskFlags()) -> pl.Pipeline:
-    """A saved pipeline, or one from a checkpoint that pellucid did not save; settings change its task for this time."""
+    """A saved pipeline, or one from a checkpoint that pellucid did not save; settings change its task for this time.
+
+    Where another task is asked for than the folder was saved for, its weights serve that one: those of an NLI model zero-shot-classification.
+    """
     folder = Path(model)
     if os.path.exists(folder / MANIFEST):
         saved = pl.load(folder)
-        return replace(saved, task=with_settings(saved.task, task.setting)) if task.setting else saved
+        if task.task in (None, saved.task.tag):
+            return replace(saved, task=with_settings(saved.task, task.setting)) if task.setting else saved
     if os.path.exists(folder) and not os.path.exists(folder / "config.json"):
         cure = "Name a folder that `pellucid train` or transformers wrote."
         raise CheckpointError(f"this is no model: it has neither {MANIFEST} nor config.json", place=model, cure=cure)
