@@ -125,7 +125,7 @@ class TaskFlags:
 def open_pipeline(model: str, task: TaskFlags = TaskFlags()) -> pl.Pipeline:
     """A saved pipeline, or one from a checkpoint that pellucid did not save; settings change its task for this time.
 
-    Where another task is asked for than the folder was saved for, its weights serve that one: those of an NLI model zero-shot-classification.
+    Where another task is asked for than the folder was saved for, its weights serve that one: an NLI model's, zero-shot-classification.
     """
     folder = Path(model)
     if os.path.exists(folder / MANIFEST):
