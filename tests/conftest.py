@@ -64,6 +64,7 @@ def _own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Mon
 
 SEEN: dict[str, list[Seen]] = {}  # test function → the errors that were made while it ran, over all its parameters
 RAN: set[str] = set()
+SILENT: list[str] = []  # entries of the list whose test ran, and whose error nobody saw
 
 
 def function_of(node: pytest.Item) -> str:
@@ -90,16 +91,27 @@ def _watch_errors(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatc
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
-    """A test of the list must have seen the error that the list promises, with its place and its cure."""
+    """A test of the list must have seen the error that the list promises, with its place and its cure.
+
+    Where the tests are shared out among processes, each tells the first what it found.
+    """
     if session.config.option.keyword or any("[" in argument for argument in session.config.args):
         return
     promised = [fault for fault in faults() if fault.kind == "error" and fault.number[0] in GROUPS and fault.function in RAN]
-    silent = [f"{fault.number} ({fault.test})" for fault in promised if not answers(fault, SEEN.get(fault.function, []))]
-    if silent and session.exitstatus == 0:
+    SILENT.extend(f"{fault.number} ({fault.test})" for fault in promised if not answers(fault, SEEN.get(fault.function, [])))
+    if hasattr(session.config, "workeroutput"):
+        session.config.workeroutput["silent"] = SILENT
+    elif SILENT and session.exitstatus == 0:
         reporter = session.config.pluginmanager.get_plugin("terminalreporter")
-        for line in silent:
+        for line in SILENT:
             reporter.write_line(f"tests/faults.toml: no error with the expected words, a place and a cure for {line}", red=True)
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    """Hear what a process of its own found of the list."""
+    SILENT.extend(getattr(node, "workeroutput", {}).get("silent", []))
 
 
 # --- tiny tokenizers ---------------------------------------------------------------------------------------------------

@@ -43,7 +43,7 @@ def test_prediction_speed_compares_the_same_answers(tmp_path: Path, shared_data:
 
 @pytest.mark.slow
 def test_training_speed_compares_the_same_work(tmp_path: Path, shared_data: Path) -> None:
-    found = printed("train_speed.py", "--rounds", "1", "--sentences", "48", "--reviews", "16", "--valid", "16", cache=tmp_path)
+    found = printed("train_speed.py", "--data", "sentences", "--rounds", "1", "--sentences", "48", "--valid", "16", cache=tmp_path)
     for other in ("floor", "trainer_random", "trainer_grouped"):
         assert found[f"steps_sentences_{other}"] == found["steps_sentences_pellucid"] == "3"
     assert found["tokens_sentences_floor"] == found["tokens_sentences_pellucid"]
