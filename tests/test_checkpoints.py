@@ -549,3 +549,21 @@ def test_a_real_half_precision_llama_gets_a_head(shared_data):
     assert built.provenance.new_names() == {"score.weight"}
     assert "the checkpoint holds float16" in " ".join(map(str, built.notes))
     assert built.provenance.total == sum(parameter.numel() for parameter in built.model.parameters())
+
+
+def test_what_is_fetched_from_the_hub():
+    """Weights, configs and tokenizers at the top of a repository, and how sentence-transformers pools; no ONNX, no code, no pickles."""
+    from huggingface_hub.utils import filter_repo_objects
+
+    wanted = ["config.json", "model-00001-of-00002.safetensors", "modules.json", "vocab.txt", "1_Pooling/config.json"]
+    others = [
+        "onnx/config.json",
+        "1_Dense/config.json",
+        "1_Pooling/old/config.json",
+        "1x/config.json",
+        "pytorch_model.bin",
+        "code.py",
+        "a/1_Pooling/config.json",
+    ]
+    patterns = {"allow_patterns": list(checkpoints._HUB_FILES), "ignore_patterns": list(checkpoints._NOT_FETCHED)}
+    assert list(filter_repo_objects([*wanted, *others], **patterns)) == wanted

@@ -23,6 +23,7 @@ HUB_SECONDS = 4.0  # how long to wait for the Hub before saying that it cannot b
 _HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]{0,95}(/[\w.-]{1,96})?")
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 _HUB_FILES = ("*.json", "*.txt", "*.model", "*.jinja", "model.safetensors", "model-*.safetensors")
+_NOT_FETCHED = ("[!1]*/*", "1[!_]*/*", "1_[!P]*/*", "1_Pooling/*/*")  # folders, but the one that says how vectors are pooled
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,7 +163,12 @@ def _snapshot(name: str, revision: str | None, *, local: bool) -> Path:
 
     allowed = list(_HUB_FILES)
     found = snapshot_download(
-        name, revision=revision, local_files_only=local, allow_patterns=allowed, ignore_patterns=["*/*"], etag_timeout=HUB_SECONDS
+        name,
+        revision=revision,
+        local_files_only=local,
+        allow_patterns=allowed,
+        ignore_patterns=list(_NOT_FETCHED),
+        etag_timeout=HUB_SECONDS,
     )
     return Path(found)
 
