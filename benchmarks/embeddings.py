@@ -1,6 +1,6 @@
 """Embeddings of minilm and e5-small against sentence-transformers on the same weights, and what they are good for.
 
-    python benchmarks/embeddings.py [--rounds 5] [--pairs 1500] [--texts 1000] [--rows 20000]
+    python benchmarks/embeddings.py [--rounds 5] [--pairs 1500] [--texts 1000] [--rows 8000]
 
 Contestants, each in its own process and in turn, float32, the same folder and texts, tokenization included: `pellucid`
 (PipelineFeatures.transform) and `library` (SentenceTransformer.encode, mean pooling and normalisation, at its own batch size of 32).
@@ -146,7 +146,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--pairs", type=int, default=1500)
     parser.add_argument("--texts", type=int, default=1000)
-    parser.add_argument("--rows", type=int, default=20_000)
+    parser.add_argument("--rows", type=int, default=8000)
     given = parser.parse_args()
     if given.worker:
         contest.serve(WORKERS[given.worker](given.checkpoint, [text for pair in pairs(given.texts) for text in pair[:2]][: given.texts]))

@@ -1,6 +1,6 @@
 """Masked-language training of minilm's body from a new head, on WikiText-2.
 
-    python benchmarks/masked_language.py [--rows 2500] [--masking tokens]
+    python benchmarks/masked_language.py [--rows 1500] [--masking tokens]
 
 The body was trained to compare sentences and has no head that says words; the new one shares the body's embeddings. Prints loss and
 perplexity over hidden tokens of paragraphs that the training did not see, before and after one epoch, and the five best words for
@@ -53,7 +53,7 @@ def say_words(pipe: Pipeline, when: str) -> None:
 def main() -> None:
     """Before, one epoch, after."""
     parser = argparse.ArgumentParser()
-    parser.add_argument("--rows", type=int, default=2500)
+    parser.add_argument("--rows", type=int, default=1500)
     parser.add_argument("--valid", type=int, default=200)
     parser.add_argument("--masking", choices=("tokens", "whole-words", "spans"), default="tokens")
     parser.add_argument("--learning-rate", type=float, default=5e-4)

@@ -1,6 +1,6 @@
 """A small model learns a language: flan-t5-small on English → Spanish, before and after some thousand sentence pairs.
 
-    python benchmarks/translation.py [--rows 4000] [--test 300] [--epochs 1]
+    python benchmarks/translation.py [--rows 2000] [--test 200] [--epochs 1]
 
 The pairs are those of Tatoeba in the folder of data sets, drawn with a fixed seed; no sentence of the test stands in the training. The
 checkpoint is taken from the folder CHECKPOINTS (~/.cache/checkpoints). Prints chrF, BLEU and the loss of both with intervals,
@@ -52,8 +52,8 @@ def answered(pipe: pl.Pipeline, split: Split) -> tuple[object, float]:
 def main() -> None:
     """Untouched, trained, compared."""
     parser = argparse.ArgumentParser()
-    parser.add_argument("--rows", type=int, default=4000)
-    parser.add_argument("--test", type=int, default=300)
+    parser.add_argument("--rows", type=int, default=2000)
+    parser.add_argument("--test", type=int, default=200)
     parser.add_argument("--epochs", type=int, default=1)
     given = parser.parse_args()
     train, test = pairs(given.rows, given.test)
