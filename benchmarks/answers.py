@@ -1,6 +1,6 @@
 """Question answering on SQuAD: pellucid's learner beside a plain loop over transformers, on the same rows.
 
-    python benchmarks/answers.py --checkpoint ~/.cache/checkpoints/e5-small [--rows 4000 --epochs 1 --questions 1000]
+    python benchmarks/answers.py --checkpoint ~/.cache/checkpoints/e5-small [--rows 3000 --epochs 1 --questions 1000]
 
 Both start from the same new head, and train on the same questions (drawn from SQuAD 1.1's training part with the seed) with the same
 windows, steps, learning rate, schedule, batch size and seed, each in a process of its own. Both answer the first questions of the
@@ -229,7 +229,7 @@ def main() -> None:
     """Parent and worker in one file."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--checkpoint", default=str(Path.home() / ".cache" / "checkpoints" / "e5-small"))
-    parser.add_argument("--rows", type=int, default=4000)
+    parser.add_argument("--rows", type=int, default=3000)
     parser.add_argument("--epochs", type=int, default=1)
     parser.add_argument("--questions", type=int, default=1000)
     parser.add_argument("--batch", type=int, default=8)
