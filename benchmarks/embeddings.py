@@ -51,6 +51,9 @@ def by_pellucid(checkpoint: str, texts: Sequence[str]) -> Callable[[], Mapping[s
 
 def by_library(checkpoint: str, texts: Sequence[str]) -> Callable[[], Mapping[str, Any]]:
     """sentence-transformers."""
+    from pellucid.process import hide_broken_torchvision
+
+    hide_broken_torchvision()  # a torchvision that does not fit torch would keep transformers from loading
     from sentence_transformers import SentenceTransformer
     from sentence_transformers.sentence_transformer.modules import Normalize, Pooling, Transformer
 
