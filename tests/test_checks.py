@@ -136,9 +136,14 @@ class Lost:
 
 def test_what_truncation_loses():
     rows = rows_of(texts(40))
-    assert check_rows(rows, Lost(0.0, 0.0)) == () == check_rows(rows, Lost(0.3, 0.01))
-    (finding,) = check_rows(rows, Lost(0.3, 0.125))
-    assert finding.what == "30.0% of the texts are cut, 12.5% of the words are never seen"
+    assert check_rows(rows, Lost(0.0, 0.0)) == ()
+    for lost, what in (
+        (Lost(0.3, 0.125), "30.0% of the texts are cut, 12.5% of the words are never seen"),
+        (Lost(0.3, 0.00001), "30.0% of the texts are cut, less than 0.1% of the words are never seen"),
+        (Lost(0.001, 0.0), "0.1% of the texts are cut"),
+    ):
+        (finding,) = check_rows(rows, lost)
+        assert finding.what == what
 
 
 def test_real_rows(shared_data):

@@ -73,7 +73,9 @@ def test_an_empty_text_is_its_special_tokens(tokenizers: dict[str, Any], kind: s
 
 def test_an_empty_text_without_special_tokens_names_the_row(tokenizers: dict[str, Any]) -> None:
     """C46: GPT-2's kind adds nothing, so that an empty text would be a row of nothing."""
-    with pytest.raises(TokenizerError, match=r"row 1: the text gives no token, and this tokenizer adds none of its own\. Drop the row"):
+    with pytest.raises(
+        TokenizerError, match=r"row 1, column 'text': the text gives no token, and this tokenizer adds none of its own\. Drop the row"
+    ):
         table_of(tokenizers["bpe"], ["a", "", "b"])
 
 

@@ -292,7 +292,7 @@ def test_what_nothing_stands_for_is_said(tiny_checkpoints, caplog):
     pipe = made("token-classification", tiny_checkpoints["bert"], rows)
     with caplog.at_level(logging.WARNING, "pellucid"):
         pipe.encode(rows.train)
-    assert "1 spans" in caplog.text and "row 0" in caplog.text
+    assert "1 span," in caplog.text and "in 'Peter" in caplog.text
     caplog.clear()
     long = rows_with_spans(["Peter " * 200 + "Paul", "none"], [[(0, 5, "PER"), (1200, 1204, "PER")], []])
     cut = made("token-classification", tiny_checkpoints["bert"], long, TokenOptions(long=LongTexts("truncate")))

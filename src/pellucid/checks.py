@@ -18,7 +18,6 @@ from pellucid.types import IntArray, Span, Target
 
 FEW = 10  # rows of a class, or spans of a label, below which its scores mean little
 MOSTLY = 0.5  # share of rows without any span, from which it is worth a word
-LOST_SHARE = 0.05  # of words that truncation loses, from which it is worth a word
 CONTROLS = frozenset(map(chr, (*range(9), 11, 12, *range(14, 32), 127)))  # no TAB, LF, CR
 BIDI = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
 MOJIBAKE = (
@@ -89,9 +88,9 @@ def check_rows(rows: Rows, truncation: Lost | None = None) -> tuple[Finding, ...
         what = f"there are no rows to train on, only {' and '.join(rows.splits)}"
         found.append(Finding("error", what, rows.source, "Mark some rows as train."))
     if truncation is not None and truncation.share_cut > 0:
-        level = f"{truncation.share_cut:.1%} of the texts are cut, {truncation.share_lost:.1%} of the words are never seen"
-        if truncation.share_lost >= LOST_SHARE:
-            found.append(Finding("warning", level, "tokens", "Raise max_length, or shorten the texts to what matters."))
+        words = f", {said(truncation.share_lost)} of the words are never seen" if truncation.share_lost else ""
+        what = f"{said(truncation.share_cut)} of the texts are cut{words}"
+        found.append(Finding("warning", what, "tokens", "Raise max_length, or shorten the texts to what matters."))
     return tuple(sorted(found, key=lambda finding: finding.level != "error"))
 
 
@@ -166,6 +165,11 @@ ODD = {  # what one text does, what several do, what to do about it
         "Read the file again in its own encoding: ReadOptions(encoding=…).",
     ),
 }
+
+
+def said(share: float) -> str:
+    """A share above nothing, in per cent: `12.5%`, `less than 0.1%`."""
+    return f"{share:.1%}" if share >= 0.001 else "less than 0.1%"
 
 
 def counted(count: int, one: str, many: str) -> str:

@@ -5,6 +5,7 @@ prediction. Knows nothing of models, of how a text becomes tokens, or of how lik
 """
 
 import re
+from bisect import bisect_left
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
@@ -88,13 +89,12 @@ def characters(text: str, places: Sequence[Place], width: int) -> list[int]:
 def seen_once(windows: Sequence[Tokens], places: Sequence[Place], mask_id: int) -> dict[int, int]:
     """Place → number of its mask among all that the windows hold; of a mask in several windows the one farthest from an edge."""
     best: dict[int, tuple[int, int]] = {}  # place → tokens to the nearest edge, number of the mask
-    number = 0
+    firsts, number = [first for first, _ in places], 0
     for tokens in windows:
         for position, token in enumerate(tokens.ids):
             if token != mask_id:
                 continue
-            start, end = tokens.offsets[position]  # with the space before it, where the tokenizer's mask takes that in
-            place = next(index for index, (first, _) in enumerate(places) if start <= first < max(end, start + 1))
+            place = bisect_left(firsts, tokens.offsets[position][0])  # with the space before it, where the tokenizer's mask takes that in
             best[place] = max(best.get(place, (-1, 0)), (min(position, len(tokens) - 1 - position), number))
             number += 1
     return {place: best[place][1] for place in sorted(best)}

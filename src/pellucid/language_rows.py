@@ -54,7 +54,7 @@ def language_table(
         else:
             own, learned = table.ids[stretch], np.ones(stretch.stop - stretch.start, dtype=np.bool_)
             if wanted is not None:
-                inside = (alignment.starts[stretch] >= len(given[row])) & (alignment.fields[stretch] >= 0)
+                inside = (alignment.ends[stretch] > len(given[row])) & (alignment.fields[stretch] >= 0)  # also a token that both share
                 learned = np.maximum.accumulate(inside)  # and what the tokenizer puts after it
                 if end_id is not None and own[-1] != end_id:
                     own, learned = np.append(own, np.int32(end_id)), np.append(learned, True)

@@ -233,7 +233,8 @@ class Pipeline:
         kept = gathering.done().take(np.arange(len(table)))  # what `predict` hands over, no more
         prediction = self.decode(kept, batch.without_inputs(), source)[0]
         seconds = {"encode": encoded - read, "collate": collated - encoded, "run": ran - collated, "decode": perf_counter() - ran}
-        tokens = given_tokens(self.tokenizer, batch, source.windows(0))
+        given = given_tokens(self.tokenizer, batch, source.windows(0))
+        tokens = tuple(replace(each, lost=max(each.lost, int(lost))) for each, lost in zip(given, table.lost, strict=True))
         counts = {str(origin): count for origin, count in self.provenance.counts().items()}
         weights = weight_lines(counts, sorted(self.provenance.new_names()))
         return Trace(example, tokens, batch, output, prediction, {"read": read - start, **seconds}, self.notes, weights)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, overload
 import numpy as np
 
 from pellucid.data import Split
+from pellucid.errors import PellucidError
 from pellucid.gathered import Gathered, pooled
 from pellucid.task import Source
 from pellucid.tokens import TokenOptions, tokens_of, windows_of
@@ -87,10 +88,15 @@ class Predictions(Sequence[Prediction]):
             yield from self.decoded(start, min(start + DECODED_AT_ONCE, len(self)))
 
     def decoded(self, start: int, stop: int) -> list[Prediction]:
-        """The predictions of rows start to stop (exclusive), in one call of `decode`."""
+        """The predictions of rows start to stop (exclusive), in one call of `decode`; an error says where its row is in the source."""
         first, last = np.searchsorted(self.batch.rows, (start, stop))  # the windows of these rows
         windows = np.arange(first, last)
-        return self.decode(self.output.take(windows), self.batch.take(windows), self.source)
+        try:
+            return self.decode(self.output.take(windows), self.batch.take(windows), self.source)
+        except PellucidError as error:
+            if error.row is None:
+                raise
+            raise error.at(self.split.place(error.row)) from error
 
     @property
     def split(self) -> Split:

@@ -86,9 +86,10 @@ class Truncation:
         if not self.rows_cut:
             return "No text was cut."
         share, tokens = self.rows_cut / self.rows, self.tokens_lost / max(1, self.tokens)
+        words = f" and {self.words_lost:,} words" if self.words_lost else ""  # of a prompt or a conversation only tokens are counted
         return (
             f"{self.rows_cut:,} of {self.rows:,} texts ({share:.1%}) were longer than the model reads: "
-            f"{tokens:.1%} of all tokens and {self.words_lost:,} words were cut."
+            f"{tokens:.1%} of all tokens{words} were cut."
         )
 
 

@@ -113,6 +113,7 @@ class Found:
     first_dropped: str = ""
     loose: int = 0  # entities that begin without B-
     first_loose: str = ""
+    first_suspect: str = ""  # where the first span is that seems to count bytes
 
     def drop(self, what: str, place: str) -> None:
         """One more row is left out."""
@@ -126,6 +127,11 @@ class Found:
             if self.loose and self.reader.found_roles.scheme in ("IOB2", "IOBES"):
                 entities = "1 entity begins" if self.loose == 1 else f"{self.loose:,} entities begin"
                 yield Note(f"{entities} with I- or E- where B- was expected", f"the first is in {self.first_loose}", "They count as begun.")
+        if self.reader is not None and self.first_suspect:
+            count, word = len(self.reader.suspects), self.reader.suspects[0]
+            why = f"as characters they cut words, as bytes they do not; the first, in {self.first_suspect}, may mean {word[:40]!r}"
+            change = "Count characters: the byte offset b is the character len(text.encode()[:b].decode())."
+            yield Note("1 span seems to count bytes" if count == 1 else f"{count:,} spans seem to count bytes", why, change)
         if self.dropped:
             yield left_out(self.dropped, self.first_dropped)
 
@@ -199,7 +205,7 @@ def by_rows(chunk: Chunk, source: str, reader: CellReader, seen: Found) -> dict[
     texts, labels = [(role, columns[column]) for role, column in roles.texts.items()], [columns[label] for label in roles.labels]
     cells: dict[str, list[Any]] = {role: [] for role in (*roles.texts, "target", "row", "line", "file", "split")}
     for position in range(chunk.rows):
-        role, loose = "text", reader.census.unbegun
+        role, loose, suspects = "text", reader.census.unbegun, len(reader.suspects)
         try:
             found = {}
             for role, values in texts:
@@ -220,6 +226,8 @@ def by_rows(chunk: Chunk, source: str, reader: CellReader, seen: Found) -> dict[
         if reader.census.unbegun > loose:
             place = chunk.place(position, source, column_of(roles, "target"))
             seen.loose, seen.first_loose = reader.census.unbegun, seen.first_loose or place
+        if len(reader.suspects) > suspects:
+            seen.first_suspect = seen.first_suspect or chunk.place(position, source, column_of(roles, "target"))
         for role, text in found.items():
             cells[role].append(text)
         cells["target"].append(target)

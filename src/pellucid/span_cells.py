@@ -192,6 +192,25 @@ def bytes_at(text: str, start: int, end: int) -> str | None:
         return None
 
 
+def in_bytes(span: Span, text: str) -> str:
+    """What stands at the offsets of a span if they count bytes, where that is whole words and its characters are not; else "".
+
+    Where the cell does not say the text of its spans, that is all that can be known.
+    """
+    if text.isascii() or not (cuts_word(text, span.start) or cuts_word(text, span.end)):
+        return ""
+    said = bytes_at(text, span.start, span.end)
+    if not said or said != said.strip() or said == text[span.start : span.end]:
+        return ""
+    start = len(text.encode("utf-8", "surrogatepass")[: span.start].decode("utf-8", "surrogatepass"))
+    return "" if cuts_word(text, start) or cuts_word(text, start + len(said)) else said
+
+
+def cuts_word(text: str, place: int) -> bool:
+    """Whether a place lies between two letters or digits."""
+    return 0 < place < len(text) and text[place - 1].isalnum() and text[place].isalnum()
+
+
 def first_of(entry: Mapping[Any, Any], keys: Sequence[str], what: str) -> Any:
     """The value of the first key that is there. Raises LabelError with the keys that are."""
     for key in keys:

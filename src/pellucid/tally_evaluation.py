@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from pellucid.answer_spans import answers_of
 from pellucid.baselines import Answers
 from pellucid.comparison import Compared
-from pellucid.errors import CheckpointError, DataError, PellucidError
+from pellucid.errors import CheckpointError, DataError, LabelError, PellucidError
 from pellucid.evaluation_rows import Progress, beginning, targets_of, texts_of
 from pellucid.language_metrics import perplexity_tally
 from pellucid.metrics import LOWER_IS_BETTER
@@ -37,12 +38,17 @@ FEW_ROWS = 30
 
 def check_targets(task: "Task", rows: "Split", targets: Sequence[Target]) -> None:
     """Raises LabelError or DataError for a target that cannot be scored, naming the row: before the work starts."""
-    if task.kind not in LABELLED:
-        return
     numbers = {label: number for number, label in enumerate(getattr(task, "labels", ()))}
     for position, target in enumerate(targets):
         try:
-            placed(target, numbers, position, "target", exact=True)
+            if task.kind in LABELLED:
+                placed(target, numbers, position, "target", exact=True)
+            elif task.kind == "answers":
+                answers_of(target, position)
+            elif task.kind == "text" and not (isinstance(target, str) and target.strip()):
+                came = "an empty text" if isinstance(target, str) else type(target).__name__
+                cure = "Write one, or leave the row out with split.select(...)."
+                raise LabelError(f"expected a text to be written, came {came}", row=position, cure=cure)
         except PellucidError as error:
             raise error.at(rows.place(position)) from None
 

@@ -12,7 +12,7 @@ from pellucid.errors import DataError, LabelError, SettingError
 from pellucid.labels import canonical_label, is_missing, label_sets, number_of, sort_labels
 from pellucid.readers.chunks import SPLIT_NAMES, ReadOptions
 from pellucid.roles import TARGET_TEXTS, Roles
-from pellucid.span_cells import answers_of_cell, plain_list, shape_of, spans_of_cell
+from pellucid.span_cells import answers_of_cell, in_bytes, plain_list, shape_of, spans_of_cell
 from pellucid.tagging import TagCensus, is_chunked, spans_of_tags, word_spans
 from pellucid.types import Note, Span
 
@@ -37,6 +37,7 @@ class CellReader:
     words: frozenset[str] = frozenset()  # the text roles whose cells are lists of words
     chunked: bool = False  # whether tags mark entities: B-, I-, O
     census: TagCensus = field(default_factory=TagCensus)
+    suspects: list[str] = field(default_factory=list)  # what stands at the offsets of spans that seem to count bytes
 
     @property
     def found_roles(self) -> Roles:
@@ -94,7 +95,9 @@ class CellReader:
         if "text" in self.words and self.options.label_kind == "auto":
             cure = "Give one tag a word; ReadOptions(label_kind='spans') counts characters, of the words joined by single spaces."
             raise LabelError("spans over a list of words: it is not clear whether they count words or characters", cure=cure)
-        return spans_of_cell(value, texts["text"], self.name, longest=self.options.on_overlap == "longest")
+        found = spans_of_cell(value, texts["text"], self.name, longest=self.options.on_overlap == "longest")
+        self.suspects += [said for span in found or () if (said := in_bytes(span, texts["text"]))]
+        return found
 
     def tags(self, value: Any, text: str) -> tuple[Span, ...] | None:
         """The spans that the tags of a row stand for."""

@@ -142,7 +142,9 @@ def _chunks(encode_chunk: EncodeChunk, split: Chunked, options: TokenOptions) ->
 def _placed(
     error: PellucidError, encode_chunk: EncodeChunk, split: Chunked, bounds: tuple[int, int], options: TokenOptions
 ) -> PellucidError:
-    """The same error with the place in the source: the rows of the chunk are tried one at a time until one fails."""
+    """The same error with the place in the source: the rows of the chunk are tried one at a time until one fails. A setting has no row."""
+    if isinstance(error, SettingError):
+        return error
     for row in range(*bounds):
         try:
             encode_chunk(split.columns(row, row + 1), split.targets(row, row + 1) if split.has_targets else None, options)

@@ -114,7 +114,7 @@ class TokenTags:
                 numbers, unscored = self.numbers(texts[row], spans[row], places, alignment.words[whole])
             except LabelError as error:
                 raise LabelError(error.problem, row=row, cure=error.cure) from None
-            missed += [f"row {row}, {texts[row][span.start : span.end][:40]!r}" for span in unscored]
+            missed += [f"{texts[row][span.start : span.end][:40]!r} in {texts[row][:60]!r}" for span in unscored]
             for first, part in zip(firsts, parts, strict=True):
                 labels[part] = numbers[first : first + len(part)]
         return labels, missed

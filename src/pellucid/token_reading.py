@@ -102,10 +102,13 @@ def recipe_of(
     special = sum(len(part.ids) for part in parts if part.field is None)
     if max_length is not None and max_length <= special:
         raise SettingError(
-            f"max_length is {max_length}, and {special} special tokens leave no room for text", cure=f"Set it to {special + 1} or more."
+            f"max_length is {max_length}, and {special} special tokens leave no room for text",
+            place="max_length",
+            cure=f"Set it to {special + 1} or more.",
         )
     if strategy == "only_second" and len(reads) == 1:
-        raise SettingError("truncation='only_second' needs a pair of texts", cure="Use 'longest_first', or name two columns.")
+        cure = "Use 'longest_first', or name two columns."
+        raise SettingError("truncation='only_second' needs a pair of texts", place="truncation", cure=cure)
     room = None if max_length is None else max_length - special
     stride = options.long.stride if options.long is not None and options.long.in_windows else None
     if stride and room is not None and stride >= room:
@@ -195,7 +198,7 @@ def _read_column(recipe: Recipe, field: int, texts: list[str], *, offsets: bool)
         for row, text in enumerate(texts) if longest > limit else ():
             span = _part_to_read(text, limit, recipe.side) if len(text) > limit else None
             if span is not None:
-                _check_unicode(text, recipe.place(row, field))  # Rust will not see the rest
+                check_unicode(text, recipe.place(row, field))  # Rust will not see the rest
                 spans[row] = span
     pieces = texts if not spans else [text[slice(*spans.get(row, (0, len(text))))] for row, text in enumerate(texts)]
     return Column(texts, _encodings(recipe, field, pieces, offsets=offsets), spans, offsets)
@@ -227,11 +230,12 @@ def _encodings(recipe: Recipe, field: int, texts: list[str], *, offsets: bool) -
         raise
     except Exception as error:  # a lone surrogate is a TypeError about TextEncodeInput; the Rust side raises bare Exceptions
         for row, text in enumerate(texts):
-            _check_unicode(text, recipe.place(row, field))
+            check_unicode(text, recipe.place(row, field))
         raise TokenizerError(f"the tokenizer failed: {str(error)[:200]}", cure="Check the tokenizer's files.") from error
 
 
-def _check_unicode(text: str, place: str) -> None:
+def check_unicode(text: str, place: str) -> None:
+    """Raise TokenizerError with this place for half a character, which no tokenizer can read."""
     try:
         text.encode("utf-8")
     except UnicodeEncodeError as broken:

@@ -243,7 +243,7 @@ class TruncationReport:
     @property
     def share_lost(self) -> float:
         """Words that are lost, 0 to 1."""
-        return self.words_lost / self.words if self.words else 0.0
+        return min(self.words_lost / self.words, 1.0) if self.words else 0.0  # those of targets are among the lost, too
 
 
 def ragged_positions(starts: IntArray, counts: IntArray) -> npt.NDArray[np.int64]:

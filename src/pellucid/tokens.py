@@ -243,7 +243,7 @@ def _compose(
         row = int(cut.rows[int(np.flatnonzero(lengths == 0)[0])])
         raise TokenizerError(
             "the text gives no token, and this tokenizer adds none of its own",
-            place=recipe.place(row),
+            place=recipe.place(row, 0 if len(recipe.reads) == 1 else None),
             cure="Drop the row, or write a text.",
         )
     starts = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)

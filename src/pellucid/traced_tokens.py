@@ -16,6 +16,8 @@ from pellucid.types import Batch, Tokens
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
+NEAR = 4  # times as many tokens of the text as were given are looked at first, from where the window before ended
+
 
 def given_tokens(tokenizer: "PreTrainedTokenizerBase", batch: Batch, bare: Sequence[Tokens]) -> tuple[Tokens, ...]:
     """The tokens of each entry of a batch, without padding, in its order; `bare` are those of the row's text alone.
@@ -29,10 +31,12 @@ def given_tokens(tokenizer: "PreTrainedTokenizerBase", batch: Batch, bare: Seque
     known = {window.ids: window for window in bare}
     own = [place for window in bare for place in zip(window.ids, window.offsets, window.words, window.segments, strict=True)]
     own = [place for place in own if place[3] is not None]  # without special tokens
-    found = []
+    found, begin = [], 0
     for entry, (row, mask) in enumerate(zip(ids, masks, strict=True)):
         given = tuple(row[mask].tolist())
-        tokens = known.get(given) or placed(tokenizer, given, own)
+        tokens = known.get(given)
+        if tokens is None:
+            tokens, begin = placed(tokenizer, given, own, begin)
         numbers = () if labels is None else tuple(labels[entry][mask].tolist())
         window, number = int(batch.windows[entry]), int(batch.rows[entry]) if not bare else bare[0].row
         found.append(replace(tokens, row=number, window=window, label_ids=numbers))
@@ -40,13 +44,24 @@ def given_tokens(tokenizer: "PreTrainedTokenizerBase", batch: Batch, bare: Seque
 
 
 def placed(
-    tokenizer: "PreTrainedTokenizerBase", ids: tuple[int, ...], own: Sequence[tuple[int, tuple[int, int], int | None, str | None]]
-) -> Tokens:
-    """Tokens for these ids; `own` are the tokens of the text alone: id, characters, word and field of each."""
-    match = SequenceMatcher(None, ids, [place[0] for place in own], autojunk=False).find_longest_match()
-    inside = range(match.a, match.a + match.size) if 2 * match.size >= min(len(own), len(ids)) else range(0)
-    places = [own[match.b + position - match.a] if position in inside else (0, (0, 0), None, None) for position in range(len(ids))]
+    tokenizer: "PreTrainedTokenizerBase",
+    ids: tuple[int, ...],
+    own: Sequence[tuple[int, tuple[int, int], int | None, str | None]],
+    begin: int,
+) -> tuple[Tokens, int]:
+    """Tokens for these ids, and which of `own` comes after them. `own` are the tokens of the text: id, characters, word and field of each.
+
+    A text may say the same twice: what stands from `begin` on is looked at first, and all of it only where that is not found there.
+    """
+    inside, shift = range(0), 0
+    for first, last in ((begin, begin + NEAR * len(ids)), (0, len(own))):
+        match = SequenceMatcher(None, ids, [place[0] for place in own[first:last]], autojunk=False).find_longest_match()
+        if 2 * match.size >= min(len(own), len(ids)):
+            inside, shift = range(match.a, match.a + match.size), first + match.b - match.a
+            begin = shift + inside.stop
+            break
+    places = [own[shift + position] if position in inside else (0, (0, 0), None, None) for position in range(len(ids))]
     _, offsets, words, segments = zip(*places, strict=True) if places else ((), (), (), ())
     pieces = tuple(str(piece) for piece in tokenizer.convert_ids_to_tokens(list(ids)))
     special = tuple(segment is None for segment in segments)
-    return Tokens(0, 0, ids, pieces, tuple(offsets), tuple(words), special, tuple(segments))
+    return Tokens(0, 0, ids, pieces, tuple(offsets), tuple(words), special, tuple(segments)), begin

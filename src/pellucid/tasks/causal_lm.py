@@ -19,8 +19,8 @@ from pellucid.generation import GenerationOptions, candidates_of, continued, gen
 from pellucid.language_rows import language_table, packed, split_up
 from pellucid.metrics import Score
 from pellucid.token_table import ragged_positions
-from pellucid.tokens import LongTexts, PadSpec, TokenOptions, TokenTable
-from pellucid.types import Batch, Columns, Example, FloatArray, IntArray, Note, Output, Prediction, Target, Want
+from pellucid.tokens import LongTexts, PadSpec, TokenOptions, TokenTable, windows_of
+from pellucid.types import Batch, Columns, Example, FloatArray, IntArray, Note, Output, Prediction, Target, Tokens, Want
 from pellucid.view import Lines, Stack, Table, View
 
 if TYPE_CHECKING:
@@ -106,12 +106,25 @@ class TextGeneration(GenerationOptions):
 
         `lost` are the first tokens of a row that are left out when it is a prompt, so that it fits together with what will be written.
         """
+        room = self.room(options)
+        table = language_table(tokenizer, columns, targets, options, self.end_id)
+        return table if room is None else with_lost(table, room)
+
+    def room(self, options: TokenOptions) -> int | None:
+        """How many tokens of a prompt are read, its last ones; None for all. Raises SettingError for none, or for windows."""
+        if options.long is not None and options.long.in_windows:
+            cure = 'Use TokenOptions(long=LongTexts("truncate")); plain texts to learn from are read whole all the same.'
+            raise SettingError("a prompt is read from its end, not in windows", place="long", cure=cure)
         room = None if options.max_length is None else options.max_length - (self.max_new_tokens or NEW_TOKENS)
         if room is not None and room < 1:
             problem = f"max_length {options.max_length} leaves no room for a prompt beside {self.max_new_tokens} new tokens"
             raise SettingError(problem, place="max_length", cure="Set a larger max_length, or fewer max_new_tokens.")
-        table = language_table(tokenizer, columns, targets, options, self.end_id)
-        return table if room is None else with_lost(table, room)
+        return room
+
+    def windows_of(self, tokenizer: "PreTrainedTokenizerBase", example: Example, options: TokenOptions) -> tuple[Tokens, ...]:
+        """The tokens of a prompt that are read: the last ones of a long text."""
+        (whole,) = windows_of(tokenizer, example, self.reads, replace(options, long=None, truncation=False))
+        return (last_tokens(whole, self.room(options)),)
 
     def label_array(self, targets: Sequence[Target]) -> IntArray:
         """Not possible: a text becomes ids by a tokenizer, in `encode`."""
@@ -307,6 +320,13 @@ def end_of(model: "PreTrainedModel") -> int | None:
         if end is not None:
             return int(end[0] if isinstance(end, list) else end)
     return None
+
+
+def last_tokens(tokens: Tokens, room: int | None) -> Tokens:
+    """The last `room` tokens; those before count as lost."""
+    lost = 0 if room is None else max(len(tokens) - room, 0)
+    kept = {name: getattr(tokens, name)[lost:] for name in ("ids", "pieces", "offsets", "words", "special", "segments")}
+    return replace(tokens, **kept, lost=lost)
 
 
 def with_lost(table: TokenTable, room: int) -> TokenTable:

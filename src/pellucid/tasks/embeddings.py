@@ -14,6 +14,7 @@ from pellucid.batch import pad as pad_windows
 from pellucid.errors import SettingError, TokenizerError
 from pellucid.metrics import REGRESSION, Score, finite_numbers, regression_scores
 from pellucid.sentence_files import pooling_of
+from pellucid.token_reading import check_unicode
 from pellucid.tokens import LongTexts, PadSpec, TokenOptions, TokenTable, windows_of
 from pellucid.tokens import encode as encode_columns
 from pellucid.types import Batch, Columns, Example, FloatArray, IntArray, Note, Output, Prediction, Target, Tokens, Want
@@ -51,6 +52,7 @@ class FeatureExtraction:
         choices = get_args(VectorPooling)
         if self.pooling not in choices:
             raise SettingError(f"pooling is {self.pooling!r}", place="pooling", cure=f"Use one of: {', '.join(choices)}.")
+        check_unicode(self.prompt, "prompt")
         if len(self.scale) != 2 or not np.isfinite(self.scale).all() or self.scale[0] == self.scale[1]:
             cure = "Give what a cosine of 0 and of 1 mean, such as (0.0, 5.0)."
             raise SettingError(f"a scale is two different numbers, not {self.scale}", place="scale", cure=cure)

@@ -200,7 +200,7 @@ class FillMask:
             example = source.example(row)
             places = places_of(example.fields["text"], self.mask_token)
             if not seen:
-                raise no_mask(example.row, self.mask_token, cut=bool(places))
+                raise no_mask(row, self.mask_token, cut=bool(places))
             if len(seen) != len(places):  # windows share tokens, or truncation cut a mask
                 kept = seen_once(source.windows(row), places, self.mask_id)
                 places, seen = [places[place] for place in kept], [seen[number] for number in kept.values()]

@@ -5,6 +5,7 @@ Gives token tables with two labels a window, and the best spans over all windows
 Knows nothing of loops, files, how windows are cut, or how a model is loaded.
 """
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Self
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from pellucid.model import Built, ModelOptions
     from pellucid.task import Source, Spell
 
+LOG = logging.getLogger(__name__)
 STRIDE = 128  # tokens that a window shares with the one before
 NEGLIGIBLE = 30.0  # so far below the lowest logit a token weighs e^-30 at most: nothing in float32, and still finite
 SHOWN = 1200  # characters of a context around its answer
@@ -102,16 +104,25 @@ class QuestionAnswering:
     def encode(
         self, tokenizer: "PreTrainedTokenizerBase", columns: Columns, targets: Sequence[Target] | None, options: TokenOptions
     ) -> TokenTable:
-        """Tokenize questions and contexts; answers become the first and the last token (inclusive) in each window: (windows, 2)."""
+        """Tokenize questions and contexts; answers become the first and the last token (inclusive) in each window: (windows, 2).
+
+        A question whose answers lie in no window whole is learned as one without an answer, which is logged as a warning.
+        """
         if targets is None:
             return encode(tokenizer, columns, self.reads, options)
         table, alignment = encode_aligned(tokenizer, columns, self.reads, options)
         labels = np.zeros((len(table), 2), dtype=np.int64)
+        parted: list[str] = []
         for windows in row_slices(table.rows):
             row = int(table.rows[windows.start])
             answers = answer_spans.checked_answers(targets[row], columns["text_pair"][row], row)
             tokens, cut = row_tokens(table, alignment, windows), bool(table.lost[windows].any())
             labels[windows] = answer_spans.answer_labels(tokens, answers, row=row, cut=cut)
+            if answers and (labels[windows] == (tokens.nulls - tokens.edges[:-1])[:, None]).all():
+                parted.append(answers[0].text)
+        if parted:
+            said = "1 answer lies" if len(parted) == 1 else f"{len(parted):,} answers lie"
+            LOG.warning("%s in no window whole: learned as questions without an answer; the first is %r", said, parted[0][:60])
         return table.with_labels(labels)
 
     def label_array(self, targets: Sequence[Target]) -> IntArray:

@@ -20,6 +20,7 @@ from pellucid.metrics import Score
 from pellucid.tallies import Tally, scores_of
 from pellucid.text_metrics import SUMMARIES, TRANSLATIONS, text_tally
 from pellucid.text_pieces import read
+from pellucid.token_reading import check_unicode
 from pellucid.tokens import LongTexts, PadSpec, TokenOptions, TokenTable, load_tokenizer
 from pellucid.tokens import encode as encode_columns
 from pellucid.types import Batch, Columns, Example, FloatArray, IntArray, Note, Output, Prediction, Target, Want
@@ -73,6 +74,7 @@ class Seq2Seq:
 
     def __post_init__(self) -> None:
         generation_of(self)  # which checks them
+        check_unicode(self.prefix or "", "prefix")
         if isinstance(self.max_target_tokens, bool) or not isinstance(self.max_target_tokens, int) or self.max_target_tokens < 2:
             problem = f"expected 2 tokens or more, came {self.max_target_tokens!r}"
             raise SettingError(problem, place="max_target_tokens", cure="One for the text, one for its end.")

@@ -163,7 +163,8 @@ class TokenClassification:
         tagging = TokenTags(known, read.scheme, read.words, first_only, every_word=self.kind == "words")
         labels, missed = tagging.table(table, alignment, columns["text"], spans)
         if missed:
-            LOG.warning("no scored token stands for %d spans, nothing is learned of them; the first: %s", len(missed), missed[0])
+            spans_said = "1 span" if len(missed) == 1 else f"{len(missed):,} spans"
+            LOG.warning("no scored token stands for %s, so that nothing is learned there; the first: %s", spans_said, missed[0])
         return table.with_token_labels(labels)
 
     def label_array(self, targets: Sequence[Target]) -> IntArray:

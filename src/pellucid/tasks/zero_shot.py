@@ -10,12 +10,14 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal, NoReturn, Self, get_args
 
 import numpy as np
+import numpy.typing as npt
 
 from pellucid.batch import pad as pad_windows
 from pellucid.batch import row_slices
 from pellucid.errors import LabelError, SettingError, TokenizerError
 from pellucid.labels import LabelSet
 from pellucid.metrics import Score, classification_scores, multilabel_scores
+from pellucid.token_reading import check_unicode
 from pellucid.tokens import LongTexts, PadSpec, TokenOptions, TokenTable, windows_of
 from pellucid.tokens import encode as encode_columns
 from pellucid.types import Batch, Columns, Example, FloatArray, IntArray, Note, Output, Prediction, Target, Tokens, Want
@@ -60,7 +62,13 @@ class ZeroShotClassification:
             parts = self.candidate_labels.split(",") if isinstance(self.candidate_labels, str) else self.candidate_labels
             cure = f"Pass {tuple(part.strip() for part in parts)!r}."
             raise SettingError(f"expected a tuple of labels, came {self.candidate_labels!r}", place="candidate_labels", cure=cure)
-        LabelSet(self.candidate_labels)
+        try:
+            LabelSet(self.candidate_labels)
+        except LabelError as error:
+            raise error.at("candidate_labels") from None
+        for name, texts in (("candidate_labels", self.candidate_labels), ("template", (self.template,))):
+            for text in texts:
+                check_unicode(text, name)
         if "{}" not in self.template:
             cure = 'Write {} where the label goes: "This text is about {}."'
             raise SettingError(f"the template {self.template!r} has no place for a label", place="template", cure=cure)
@@ -130,12 +138,13 @@ class ZeroShotClassification:
             read = {"text": [each for text in texts for each in (text, *sentences)]}
         try:
             table = encode_columns(tokenizer, read, tuple(read), first_only(options, len(read)))
-        except TokenizerError:
+        except TokenizerError as error:
             encode_columns(tokenizer, columns, self.reads, options)  # names the row of a text that cannot be read
-            raise
+            cure = "Set a larger max_length, or write shorter labels."
+            raise SettingError(f"a label leaves no room for a text: {error.problem}", place="candidate_labels", cure=cure) from error
         count = len(sentences) + (self.method == "embeddings")
         windows = (table.rows % count).astype(np.int32)
-        lost, lost_words = (np.where(windows == 0, each, 0).astype(np.int32) for each in (table.lost, table.lost_words))  # count it once
+        lost, lost_words = (counted_once(each, count) for each in (table.lost, table.lost_words))
         return replace(table, rows=table.rows // count, windows=windows, lost=lost, lost_words=lost_words)
 
     def sentences(self, options: TokenOptions) -> tuple[str, ...]:
@@ -239,6 +248,13 @@ class ZeroShotClassification:
     def settled(self, answers: Sequence[Prediction], targets: Sequence[Target]) -> tuple[Self, tuple[Note, ...]]:
         """The task as it is."""
         return self, ()
+
+
+def counted_once(lost: npt.NDArray[np.int32], count: int) -> npt.NDArray[np.int32]:
+    """What is lost of each row, at the first of its `count` windows: the most that any of them loses."""
+    found = np.zeros((len(lost) // count, count), dtype=np.int32)
+    found[:, 0] = lost.reshape(-1, count).max(axis=1)
+    return found.reshape(-1)
 
 
 def candidate(name: object, labels: tuple[str, ...], row: int) -> int:
