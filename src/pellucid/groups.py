@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from pellucid.adapter_layers import WRAPPED, adapter_parameters, has_adapters, head_modules, lies_in
 from pellucid.errors import SettingError
 
 if TYPE_CHECKING:
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 
 _NORM_CLASS = re.compile(r"norm$|layernorm|rmsnorm", re.IGNORECASE)
 _NORM_NAME = re.compile(r"(^|_)(norm|ln|layernorm)(_|\d|$)", re.IGNORECASE)
+HEAD = "head"
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,20 +33,21 @@ def layer_groups(model: "PreTrainedModel", new: frozenset[str] = frozenset()) ->
     """Embeddings, one group a block, head: every parameter in exactly one group, a tied one under its first name.
 
     The blocks are found as the lists of layers inside `model.base_model`, whatever the architecture calls them; an encoder-decoder has
-    both. The head is what is outside the base model, and whatever inside it is `new`. What comes after the last block (a final norm,
-    a trained pooler) belongs to that block. Groups without parameters are left out.
+    both. The head is what is outside the body, and whatever inside it is `new`. What comes after the last block (a final norm, a trained
+    pooler) belongs to that block. Groups without parameters are left out: a head that only shares the embeddings' matrix is no group, and
+    the last one is then the last block. Of a model that carries adapters only these and the head that is learned with them are in groups,
+    the adapters by block; the body sleeps whatever is unfrozen.
     """
-    base = model.base_model
-    prefix = next((f"{name}." for name, module in model.named_modules() if module is base and name), "")
-    inside = {id(parameter) for parameter in base.parameters()}
-    blocks = _block_names(base, prefix)
-    members: dict[str, list[str]] = {"embeddings": [], **{group: [] for group in dict.fromkeys(blocks.values())}, "head": []}
+    prefix = _prefix(model)
+    inside = _body_parameters(model)
+    blocks = block_modules(model)
+    members: dict[str, list[str]] = {"embeddings": [], **{group: [] for group in dict.fromkeys(blocks.values())}, HEAD: []}
     embeddings = _embedding_parameters(model)
     current = "embeddings"  # what is no block belongs with what stands before it
     for name, parameter in model.named_parameters():
         block = next((blocks[stem] for stem in _stems(name) if stem in blocks), None)
         if id(parameter) not in inside or name in new:
-            members["head"].append(name)
+            members[HEAD].append(name)
         elif block is not None:
             current = block
             members[block].append(name)
@@ -52,11 +55,18 @@ def layer_groups(model: "PreTrainedModel", new: frozenset[str] = frozenset()) ->
             members["embeddings"].append(name)
         else:
             members[current].append(name)
+    if has_adapters(model):
+        members = _awake(model, members)
     return tuple(Group(group, tuple(names)) for group, names in members.items() if names)
 
 
+def block_modules(model: "PreTrainedModel") -> dict[str, str]:
+    """Module path of a block → name of its group, as `layer_groups` calls it."""
+    return _block_names(model.base_model, _prefix(model))
+
+
 def no_decay(model: "PreTrainedModel") -> frozenset[str]:
-    """The parameters that weight decay must spare: biases and the weights of norms of any class. Embeddings do decay."""
+    """The parameters that weight decay must spare: biases, weights of norms of any class, and vectors of adapters. Embeddings do decay."""
     spared = set()
     for module_name, module in model.named_modules():
         own = module_name.rpartition(".")[2]
@@ -64,7 +74,8 @@ def no_decay(model: "PreTrainedModel") -> frozenset[str]:
         for name, parameter in module.named_parameters(recurse=False):
             if name.endswith("bias") or (parameter.ndim <= 1 and (norm or _NORM_CLASS.search(name) is not None)):
                 spared.add(f"{module_name}.{name}" if module_name else name)
-    return frozenset(spared & {name for name, _ in model.named_parameters()})
+    vectors = {name for name in adapter_parameters(model) if "magnitude" in name or "ia3_l" in name}  # factors around one
+    return frozenset((spared | vectors) & {name for name, _ in model.named_parameters()})
 
 
 def freeze_to(model: "PreTrainedModel", groups: Sequence[Group], n: int) -> tuple[str, ...]:
@@ -76,7 +87,7 @@ def freeze_to(model: "PreTrainedModel", groups: Sequence[Group], n: int) -> tupl
         raise SettingError(
             f"freeze_to({n}), but there are {len(groups)} groups: {', '.join(group.name for group in groups)}",
             place="n",
-            cure=f"Pass {-len(groups)} to {len(groups) - 1}; -1 trains the head only.",
+            cure=f"Pass {-len(groups)} to {len(groups) - 1}; -1 trains the last one only.",
         )
     training = {name for group in groups[n:] for name in group.parameters}
     for name, parameter in model.named_parameters():
@@ -84,10 +95,49 @@ def freeze_to(model: "PreTrainedModel", groups: Sequence[Group], n: int) -> tupl
     return tuple(name for group in groups[n:] for name in group.parameters)
 
 
+def _awake(model: "PreTrainedModel", members: dict[str, list[str]]) -> dict[str, list[str]]:
+    """Only what adapters brought along and what is learned with them, in the groups that they are in."""
+    adapters, heads = adapter_parameters(model), head_modules(model)
+    awake: dict[str, list[str]] = {}
+    for group, names in members.items():
+        if group != HEAD:
+            awake[f"adapters of {group}"] = [name for name in names if name in adapters]
+    awake[HEAD] = [name for names in members.values() for name in names if name not in adapters and lies_in(name, heads)]
+    return awake
+
+
+def _prefix(model: "PreTrainedModel") -> str:
+    """What the names of the body begin with."""
+    base = model.base_model
+    return next((f"{name}." for name, module in model.named_modules() if module is base and name), "")
+
+
 def _stems(name: str) -> list[str]:
     """Every module path that `name` lies in, the outermost first."""
     parts = name.split(".")
     return [".".join(parts[:count]) for count in range(1, len(parts))]
+
+
+def _body_parameters(model: "PreTrainedModel") -> set[int]:
+    """The parameters of the body. T5 keeps its heads beside the parts of its body: there the bare body says which names are its own."""
+    import torch
+    import transformers
+
+    base = model.base_model
+    everything = {id(parameter) for parameter in base.parameters()}
+    kinds = transformers.AutoModel._model_mapping
+    if base is not model or type(model.config) not in kinds:
+        return everything
+    bare = kinds[type(model.config)]
+    kind = bare[0] if isinstance(bare, tuple) else bare
+    if isinstance(model, kind):
+        return everything
+    with torch.device("meta"):
+        known = {name for name, _ in kind(model.config).named_parameters(remove_duplicate=False)}
+    named = {name.replace(WRAPPED, ""): parameter for name, parameter in model.named_parameters(remove_duplicate=False)}
+    adapters = adapter_parameters(model)  # they are on layers of blocks, and these are the body's
+    wrapped = {id(parameter) for name, parameter in model.named_parameters() if name in adapters}
+    return wrapped | {id(parameter) for name, parameter in named.items() if name in known}
 
 
 def _block_names(base: "torch.nn.Module", prefix: str) -> dict[str, str]:

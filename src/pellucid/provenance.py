@@ -7,8 +7,8 @@ Knows nothing of files, tokens or labels.
 
 import math
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
@@ -126,6 +126,27 @@ def of_model(
             origin = Origin.NEW if name in missing else Origin.PRETRAINED
             found.append(ParameterOrigin(name, shape, parameter.numel(), origin))
     return Provenance(checkpoint, tuple(found))
+
+
+def renamed(known: Provenance, model: "torch.nn.Module", *, adapters: frozenset[str], plain: Callable[[str], str]) -> Provenance:
+    """The provenance of a model whose weights have other names now, because adapters were put around them or taken away.
+
+    `plain` gives the name that stood in `known` from the name of today; names in `adapters` are new numbers of adapters. Raises
+    CheckpointError for a weight of which `known` says nothing.
+    """
+    before = {parameter.name: parameter for parameter in known.parameters}
+    today = {plain(name): name for name, _ in model.named_parameters(remove_duplicate=False) if name not in adapters}
+    found: list[ParameterOrigin] = []
+    for name, parameter in model.named_parameters(remove_duplicate=False):
+        if name in adapters:
+            found.append(ParameterOrigin(name, tuple(parameter.shape), parameter.numel(), Origin.ADAPTER))
+            continue
+        was = before.get(plain(name))
+        if was is None:
+            cure = "Make the pipeline again with pellucid.Pipeline.new."
+            raise CheckpointError(f"nobody knows where the weight {name!r} comes from", place="provenance", cure=cure)
+        found.append(replace(was, name=name, tied_to=None if was.tied_to is None else today[was.tied_to]))
+    return Provenance(known.checkpoint, tuple(found))
 
 
 def _parameter(row: Sequence[Any]) -> ParameterOrigin:

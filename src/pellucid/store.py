@@ -7,6 +7,9 @@ Knows nothing of rows, training or the Hub.
     tokenizer.json  tokenizer_config.json   the tokenizer, as transformers writes it
     pellucid.json                           the task and its settings, token options, where the weights come from, notes, versions,
                                             three golden examples, and the size and SHA-256 of every file
+
+A pipeline that carries adapters is kept without its body: peft's `adapter_model.safetensors` and `adapter_config.json` take the place of
+the model's two files, and `load` puts them on the checkpoint that they belong on.
 """
 
 import os
@@ -19,12 +22,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from pellucid.adapter_files import open_adapters, write_adapters
+from pellucid.adapter_layers import has_adapters
 from pellucid.errors import CheckpointError, SettingError, StorageError
 from pellucid.files import atomic_folder, copy_file, read_bytes_checked, recover, write_json
 from pellucid.manifest import MANIFEST, is_active, parse_json, read_manifest, unlisted, verify, write_manifest
 from pellucid.pipelines import Pipeline
 from pellucid.process import quiet_transformers
-from pellucid.task import settings_of, task_from
+from pellucid.task import Task, settings_of, task_from
 from pellucid.tasks import task_class
 from pellucid.tokens import TokenOptions, load_tokenizer
 from pellucid.types import Note
@@ -61,16 +66,17 @@ def save(pipe: Pipeline, folder: str | os.PathLike[str], *, overwrite: bool = Tr
     content = {**_description(pipe), "golden": golden(pipe)}
     with atomic_folder(target, overwrite=overwrite) as fresh:
         documents = _documents(target)
-        _write_parts(pipe, fresh)
-        write_manifest(fresh, {**content, "weights": {name: [dtype, list(shape)] for name, (dtype, shape) in _headers(fresh).items()}})
+        weights = _write_parts(pipe, fresh, target)
+        write_manifest(fresh, {**content, **weights})
         for name in documents:  # after the manifest: they stay the user's, to be changed at will
             copy_file(target / name, fresh / name)
     return target
 
 
-def load(folder: str | os.PathLike[str], *, device: str = "auto") -> Pipeline:
+def load(folder: str | os.PathLike[str], *, device: str = "auto", base: str | os.PathLike[str] | None = None) -> Pipeline:
     """The pipeline that `save` wrote: every file, weight and golden answer is checked, nothing is unpickled, nothing is guessed.
 
+    `base` says where the checkpoint of saved adapters is, where it is no longer where it was; it must be the same to the bit.
     Raises CheckpointError that names what is missing, changed or unknown, StorageError where a file cannot be read.
     """
     target = Path(os.path.abspath(folder))
@@ -81,7 +87,7 @@ def load(folder: str | os.PathLike[str], *, device: str = "auto") -> Pipeline:
             raise CheckpointError(what, place=str(target), cure="Name a folder that pellucid.save wrote.")
         before = _identity(target)
         try:
-            pipe = _load(target, read_manifest(target), device)
+            pipe = _load(target, read_manifest(target), device, base)
         except Exception:
             if _identity(target) == before:
                 raise
@@ -131,9 +137,9 @@ def check_golden(pipe: Pipeline, expected: Mapping[str, Any], *, place: str) -> 
         )
 
 
-def _load(folder: Path, manifest: Mapping[str, Any], device: str) -> Pipeline:
+def _load(folder: Path, manifest: Mapping[str, Any], device: str, base: str | os.PathLike[str] | None) -> Pipeline:
     """One reading of the folder; the caller checks that it was not replaced meanwhile."""
-    from pellucid.model import ModelOptions
+    from pellucid.model import set_pad_token
     from pellucid.provenance import Provenance
 
     place = str(folder)
@@ -151,18 +157,30 @@ def _load(folder: Path, manifest: Mapping[str, Any], device: str) -> Pipeline:
         compare(recorded, _headers(folder), place=place)  # before the checksums: this one names the weight
     verify(folder, manifest)
     tokenizer, _ = load_tokenizer(place)
+    if "adapters" in manifest:
+        built_task, model = open_adapters(folder, manifest["adapters"], task, device=device, attention=attention, base=base)
+        set_pad_token(model, tokenizer.pad_token_id)
+    else:
+        built_task, model = _whole(place, task, device, attention)
+    if settings_of(built_task) != settings_of(task):
+        raise CheckpointError("config.json does not fit the task's settings", place=place, cure="Take a whole copy of the folder.")
+    _own_memory(model)
+    pipe = Pipeline(built_task, tokenizer, model, options, provenance, checkpoint, notes)
+    check_finite(pipe.model.named_parameters(), place=place)
+    check_golden(pipe, examples, place=place)
+    return pipe
+
+
+def _whole(place: str, task: Task, device: str, attention: Any) -> tuple[Task, "PreTrainedModel"]:
+    """The model of a folder that holds all of it. Raises CheckpointError where a weight is not in the file."""
+    from pellucid.model import ModelOptions
+
     built_task, built = task.build(place, ModelOptions(device=device, dtype="auto", attention=attention))
     unknown = sorted(built.provenance.new_names())
     if unknown:
         cure = "Take a whole copy of the folder."
         raise CheckpointError(f"the weight {unknown[0]!r} was not in the file ({len(unknown)} in all)", place=place, cure=cure)
-    if settings_of(built_task) != settings_of(task):
-        raise CheckpointError("config.json does not fit the task's settings", place=place, cure="Take a whole copy of the folder.")
-    _own_memory(built.model)
-    pipe = Pipeline(built_task, tokenizer, built.model, options, provenance, checkpoint, notes)
-    check_finite(pipe.model.named_parameters(), place=place)
-    check_golden(pipe, examples, place=place)
-    return pipe
+    return built_task, built.model
 
 
 def _own_memory(model: "PreTrainedModel") -> None:
@@ -174,7 +192,20 @@ def _own_memory(model: "PreTrainedModel") -> None:
         tensor.data = tensor.data.clone()
 
 
-def _write_parts(pipe: Pipeline, folder: Path) -> None:
+def _write_parts(pipe: Pipeline, folder: Path, target: Path) -> dict[str, Any]:
+    """Write the tokenizer, and the model or its adapters; gives what the manifest must say of the weights."""
+    record: dict[str, Any] = {}
+    if has_adapters(pipe.model):
+        with quiet_transformers():
+            pipe.tokenizer.save_pretrained(folder)
+        record["adapters"] = write_adapters(pipe, folder, target)
+    else:
+        _write_model(pipe, folder)
+    record["weights"] = {name: [dtype, list(shape)] for name, (dtype, shape) in _headers(folder).items()}
+    return record
+
+
+def _write_model(pipe: Pipeline, folder: Path) -> None:
     """The model and the tokenizer as transformers writes them, the class names as the task has them."""
     from safetensors import SafetensorError
 
