@@ -5,9 +5,9 @@ Knows nothing of learners, losses or how the weights change.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
@@ -23,7 +23,7 @@ from pellucid.forwarding import check_reach
 from pellucid.given import as_split
 from pellucid.inspection import show as show_view
 from pellucid.training.batch_text import TokenInputs, shown_label, shown_text
-from pellucid.training.fastai_rows import TokenRows, check_vocab, encode_items
+from pellucid.training.fastai_rows import PickedRows, TokenRows, check_vocab, encode_items
 from pellucid.types import IntArray
 from pellucid.view import Cell, Table
 
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from pellucid.tokens import TokenTable
 
 LABELLED_TOKENS = ("spans", "words")  # kinds with a label a token
+AUTO_ROWS, AUTO_TOKENS = 32, 4096  # of a batch on a CPU; a GPU takes eight times the tokens
 PEEK = 2**31  # epochs from here on are looked at, never trained on: looking at a batch does not change the training
 
 
@@ -45,21 +46,31 @@ def check_positive(name: str, value: Any) -> None:
 class LoaderOptions:
     """How rows become batches.
 
-    `bs` rows a batch at most; `max_tokens` bounds its padded tokens as well, so that long texts come in smaller batches. `bucket` puts
+    `bs` rows a batch at most; `max_tokens` bounds its padded tokens as well, so that long texts come in smaller batches. "auto" is 32 rows
+    and 4,096 tokens, on a GPU 32,768; where memory does not hold that, a batch is computed in parts. `bucket` puts
     texts of like length together for training, in an order that is new each epoch and follows from `seed`; None does so but where tokens
-    have labels: those learn worse from it (docs/log.md). `cache` is a folder that keeps the tokens.
-    Raises SettingError for a number below 1.
+    have labels: those learn worse from it (docs/log.md). `balanced` draws the rows of an epoch with replacement, so that each label comes
+    equally often. `cache` is a folder that keeps the tokens. Raises SettingError for a number below 1.
     """
 
-    bs: int = 16
+    bs: int | Literal["auto"] = 16
     seed: int = 42
     bucket: bool | None = None
     max_tokens: int | None = None
     cache: Path | None = None
+    balanced: bool = False
 
     def __post_init__(self) -> None:
-        check_positive("bs", self.bs)
+        if self.bs != "auto":
+            check_positive("bs", self.bs)
         check_positive("max_tokens", 1 if self.max_tokens is None else self.max_tokens)
+
+    def sized(self, device: str) -> "LoaderOptions":
+        """The same with numbers in the place of "auto"; `device` is its type: cpu, cuda."""
+        if self.bs != "auto":
+            return self
+        tokens = AUTO_TOKENS if device == "cpu" else 8 * AUTO_TOKENS
+        return replace(self, bs=AUTO_ROWS, max_tokens=self.max_tokens or tokens)
 
 
 class TextBlock(TransformBlock):
@@ -104,8 +115,11 @@ class TokenLoader(TfmdDL):
         self.epoch, self.peeks = 0, 0
         self._planned: tuple[Any, list[IntArray]] | None = None
         self._running: list[IntArray] | None = None
+        self.sent: list[IntArray] = []  # the windows of each batch of the epoch that runs
         super().__init__(dataset, bs=bs, shuffle=shuffle, num_workers=0, **kwargs)
         self.table = self.table_of(dataset) if table is None else table
+        if shuffle and options.balanced:
+            check_balance(pipe.task.kind)
         check_reach(pipe.model, self.table.ids, int(self.table.lengths.max(initial=0)))  # on a GPU a wrong id would kill the process
 
     def table_of(self, dataset: Any) -> "TokenTable":
@@ -118,8 +132,9 @@ class TokenLoader(TfmdDL):
     def new(self, dataset: Any = None, cls: type | None = None, **kwargs: Any) -> "TokenLoader":
         """Another loader with the same settings; what is no dataset of fastai's is read as rows: a list of texts, a frame, a split."""
         if dataset is not None and not isinstance(dataset, TokenRows | Datasets | TfmdLists):
-            split = dataset if isinstance(dataset, Split) else as_split(dataset, self.pipe.task.reads)
-            dataset = TokenRows(self.pipe, split)
+            picked = isinstance(dataset, PickedRows)
+            split = dataset.split if picked else dataset if isinstance(dataset, Split) else as_split(dataset, self.pipe.task.reads)
+            dataset = TokenRows(self.pipe, split, table=dataset.table if picked else None)
         kept = {"table": self.table} if dataset is None or dataset is self.dataset else {}
         return super().new(dataset, cls, **({"pipe": self.pipe, "options": self.options} | kept | kwargs))
 
@@ -128,11 +143,13 @@ class TokenLoader(TfmdDL):
         lengths = widths(self.table, self.pad)
         if not self.shuffle:
             return plan_sorted(lengths, TokenBudget(self.options.max_tokens or self.bs * max(1, int(lengths.max(initial=1))), self.bs))
+        drawn = balanced_draw(self.table.labels, self.options.seed, epoch) if self.options.balanced else np.arange(len(lengths))
         if self.options.bucket or (self.options.bucket is None and self.pipe.task.kind not in LABELLED_TOKENS):
             budget = None if self.options.max_tokens is None else TokenBudget(self.options.max_tokens, self.bs)
-            plan = plan_training(lengths, batch_size=self.bs, budget=budget, seed=self.options.seed, epoch=epoch)
+            plan = plan_training(lengths[drawn], batch_size=self.bs, budget=budget, seed=self.options.seed, epoch=epoch)
+            plan = [drawn[windows] for windows in plan]
         else:
-            plan = self.cut(np.random.default_rng([self.options.seed, epoch]).permutation(len(lengths)))
+            plan = self.cut(drawn[np.random.default_rng([self.options.seed, epoch]).permutation(len(lengths))])
         return [windows for windows in plan if len(windows) == self.bs] if self.drop_last and self.options.max_tokens is None else plan
 
     def _current_plan(self) -> list[IntArray]:
@@ -174,7 +191,18 @@ class TokenLoader(TfmdDL):
         plan, self._running = self._running, None
         if plan is None or sum(map(len, plan)) != len(order):
             plan = self.cut(order)
+        self.sent = plan
         return (self._batch(self.table, windows) for windows in plan)
+
+    def rest(self, first: int) -> Iterator[tuple[Any, ...]]:
+        """The batches of the next epoch but the `first` ones, on the device, for a training that goes on; draws no random numbers."""
+        self.before_iter()
+        self.get_idxs()
+        self.sent, self._running = self._running or [], None
+        for windows in self.sent[first:]:
+            batch = self._batch(self.table, windows)
+            yield self.after_batch(batch if self.device is None else to_device(batch, self.device))
+        self.after_iter()
 
     def _batch(self, table: "TokenTable", windows: IntArray) -> tuple[Any, ...]:
         """(inputs, labels), or (inputs,) where there are no labels; each input (batch, tokens)."""
@@ -239,11 +267,27 @@ class TokenLoader(TfmdDL):
         return show_rows("results", columns, [(*sample, *out) for sample, out in zip(samples, outs, strict=True)], trunc_at)
 
 
+def check_balance(kind: str) -> None:
+    """Raise SettingError for a kind of task whose rows have no single label to be balanced by."""
+    if kind != "single_label":
+        cure = 'Weigh the labels in the loss: LossOptions(class_weights="balanced").'
+        raise SettingError(f"rows of the kind {kind!r} have no single label to draw them by", place="balanced", cure=cure)
+
+
+def balanced_draw(labels: Any, seed: int, epoch: int) -> IntArray:
+    """As many rows as there are labels (rows,), drawn with replacement so that every label is equally likely; follows from the seed."""
+    numbers = np.asarray(labels)
+    counts = np.bincount(numbers)
+    chances = 1.0 / (np.count_nonzero(counts) * counts[numbers])
+    return np.random.default_rng([seed, epoch, 1]).choice(len(numbers), len(numbers), p=chances / chances.sum())
+
+
 def dataloaders(pipe: "Pipeline", rows: Rows, *, options: LoaderOptions = LoaderOptions()) -> DataLoaders:
     """Loaders over the training and the validation split, tokenized once. Raises DataError, LabelError, TokenizerError."""
     device = next(pipe.model.parameters()).device
+    options = options.sized(device.type)
     loaders = [
-        TokenLoader(TokenRows(pipe, split, options.cache), options.bs, shuffle, pipe=pipe, options=options, device=device)
+        TokenLoader(TokenRows(pipe, split, options.cache), int(options.bs), shuffle, pipe=pipe, options=options, device=device)
         for split, shuffle in ((rows.train, True), (rows.valid, False))
     ]
     return DataLoaders(*loaders, device=device)

@@ -4,7 +4,8 @@ Takes a pipeline with a split, or the items of fastai's Datasets. Gives token ta
 Knows nothing of batches, loaders or training.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,47 +16,52 @@ from pellucid.data import Split
 from pellucid.errors import DataError, LabelError
 from pellucid.given import as_split
 from pellucid.labels import canonical_label
+from pellucid.token_table import ragged_positions
 from pellucid.training.batch_text import CLASSES
 
 if TYPE_CHECKING:
     from pellucid.pipelines import Pipeline
     from pellucid.tokens import TokenTable
-    from pellucid.types import IntArray
+    from pellucid.types import Example, IntArray
 
 
 class PickedRows:
-    """The rows of a split as fastai's Interpretation wants them: `iloc[[3, 1]]` gives a split of those two.
+    """The rows of a split as fastai's Interpretation wants them: `iloc[[3, 1]]` gives those two windows with their rows.
 
-    `rows` (windows,) are the rows that windows come from: fastai counts windows.
+    fastai counts windows; `table` says which row each comes from.
     """
 
-    def __init__(self, split: Split, rows: "IntArray") -> None:
-        self.split, self.rows = split, rows
+    def __init__(self, split: Split, table: "TokenTable") -> None:
+        self.split, self.table = split, table
 
     def __len__(self) -> int:
-        return len(self.rows)
+        return len(self.table)
 
     @property
     def iloc(self) -> "PickedRows":
         """What can be indexed by position, in pandas' word."""
         return self
 
-    def __getitem__(self, positions: Any) -> Split:
-        return self.split.select(self.rows[np.atleast_1d(np.asarray(positions, dtype=np.int64))])
+    def __getitem__(self, positions: Any) -> "PickedRows":
+        windows = np.atleast_1d(np.asarray(positions, dtype=np.int64))
+        return PickedRows(self.split.select(self.table.rows[windows]), taken(self.table, windows))
+
+    def __iter__(self) -> "Iterator[Example]":
+        return (self.split[int(row)] for row in self.table.rows)
 
 
 class TokenRows:
     """A split and its tokens as a fastai dataset: `[i]` is (text, …, target) of the row that window i comes from.
 
-    `vocab` holds the label names in the order of the head.
+    `vocab` holds the label names in the order of the head. `table` are the tokens, where they are known already.
     """
 
     n_inp = 1
 
-    def __init__(self, pipe: "Pipeline", split: Split, cache: Path | None = None) -> None:
-        self.split = split
-        self.table = pipe.task.to_learn(pipe.encode(split, cache=cache))
-        self.items = PickedRows(split, self.table.rows)
+    def __init__(self, pipe: "Pipeline", split: Split, cache: Path | None = None, table: "TokenTable | None" = None) -> None:
+        self.split, self.picked = split, table is not None  # single windows were picked: a row may not be whole
+        self.table = pipe.task.to_learn(pipe.encode(split, cache=cache)) if table is None else table
+        self.items = PickedRows(split, self.table)
         names = getattr(pipe.task, "labels", ())
         if names:
             self.vocab = CategoryMap(list(names), sort=False)
@@ -66,6 +72,31 @@ class TokenRows:
     def __getitem__(self, position: int) -> tuple[Any, ...]:
         example = self.split[int(self.table.rows[position])]
         return (*example.fields.values(), example.target)
+
+
+def taken(table: "TokenTable", windows: "IntArray") -> "TokenTable":
+    """These windows alone, in this order, each as a row of its own: 0, 1, 2, …"""
+    starts, counts = table.starts[windows], table.lengths[windows]
+    source, label_starts, labels = ragged_positions(starts, counts), table.label_starts, table.labels
+    ends = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
+    if labels is not None and label_starts is None:
+        labels = np.asarray(labels)[windows]
+    elif labels is not None and label_starts is not None:
+        many = np.diff(label_starts)[windows]
+        labels = np.asarray(labels)[ragged_positions(label_starts[windows], many)]
+        label_starts = ends if table.has_token_labels else np.concatenate([[0], np.cumsum(many)]).astype(np.int64)
+    return replace(
+        table,
+        ids=table.ids[source],
+        starts=ends,
+        rows=np.arange(len(windows), dtype=np.int64),
+        windows=table.windows[windows],
+        type_ids=None if table.type_ids is None else table.type_ids[source],
+        labels=labels,
+        label_starts=label_starts,
+        lost=table.lost[windows],
+        lost_words=table.lost_words[windows],
+    )
 
 
 def encode_items(pipe: "Pipeline", items: Sequence[Any], n_inp: int, cache: Path | None) -> "TokenTable":

@@ -1,22 +1,27 @@
-"""A task's loss and scores in the form that fastai's Learner, Interpretation and Recorder expect.
+"""A task's scores in the form that fastai's Recorder expects.
 
-Takes a task. Gives a loss object (reduction, activation, decodes) and metrics that are columns of the progress table.
+Takes a pipeline. Gives metrics that are columns of the progress table.
 Knows nothing of loaders, optimizers or files.
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from math import nan
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from fastai.learner import Metric
+from fastai.learner import Metric, mk_metric
 from fastai.torch_core import to_detach
 
 from pellucid.batch import IGNORED
 from pellucid.data import Split
 from pellucid.errors import SettingError
+from pellucid.forwarding import aligned
+from pellucid.gathered import Gathering
+from pellucid.predictions import Predictions
 from pellucid.training.batch_text import CLASSES, targets_of
+from pellucid.training.task_loss import TaskLoss as TaskLoss
 from pellucid.types import Batch, Output
 
 if TYPE_CHECKING:
@@ -24,50 +29,6 @@ if TYPE_CHECKING:
     from pellucid.pipelines import Pipeline
     from pellucid.task import Task
     from pellucid.types import Prediction
-
-
-class TaskLoss:
-    """The loss of a task, from logits: one number an example, and their mean for training.
-
-    `activation` turns logits into probabilities (regression: leaves them), `decodes` those into class numbers, by the task's own `decode`.
-    """
-
-    def __init__(self, task: "Task") -> None:
-        self.task: Any = task
-        self.reduction = "mean"
-        self.kind = getattr(task, "kind", "single_label")
-
-    def __repr__(self) -> str:
-        return f"loss of {self.task.tag} ({self.kind})"
-
-    def __call__(self, pred: torch.Tensor, targ: torch.Tensor) -> torch.Tensor:
-        """The mean loss of a batch; each example's, (batch,), where `reduction` is "none"."""
-        each = self.task.loss(pred, targ)  # (batch,)
-        if self.reduction == "none":
-            return each
-        if targ.ndim == 2 and not targ.is_floating_point() and self.kind not in CLASSES:  # a label a token: every token counts the same
-            weights = (targ != IGNORED).sum(-1).to(each)
-            each = each * weights * (len(each) / weights.sum().clamp(min=1))
-        return each.sum() if self.reduction == "sum" else each.mean()
-
-    def activation(self, logits: torch.Tensor) -> torch.Tensor:
-        """Probabilities in label order, (batch, labels) or (batch, tokens, labels), or the numbers themselves.
-
-        Of answers in a context, (batch, tokens, 2): of each token to be the first, and the last.
-        """
-        if self.kind in ("regression", "language", "text"):  # a probability for each of 30,000 words helps nobody
-            return logits.float()
-        if self.kind == "answers":
-            return logits.float().softmax(1)
-        return logits.float().sigmoid() if self.kind == "multi_label" else logits.float().softmax(-1)
-
-    def decodes(self, activations: torch.Tensor) -> torch.Tensor:
-        """Class numbers (batch,), zeros and ones (batch, labels), numbers (batch,), or a label a token (batch, tokens)."""
-        if self.kind in ("language", "text"):
-            return torch.from_numpy(np.asarray(self.task.best_labels(activations.cpu().numpy())))
-        values = activations.double().cpu()
-        logits = values if self.kind == "regression" else values.logit() if self.kind == "multi_label" else values.log()
-        return torch.from_numpy(np.asarray(self.task.best_labels(logits.numpy())))
 
 
 def decoded(task: "Task", logits: Any) -> "list[Prediction]":
@@ -106,6 +67,9 @@ class Collected:
         return self.found
 
 
+FROM_LOGITS = ("spans", "words", "answers")  # kinds whose answers follow from the logits that training sees
+
+
 class TokenPerplexity(Metric):
     """The exponential of the mean loss of a label, over all labels of the epoch: what `evaluate` calls perplexity."""
 
@@ -118,8 +82,10 @@ class TokenPerplexity(Metric):
 
     def accumulate(self, learn: Any) -> None:
         """Add the batch that the learner has just run."""
-        labels = int((learn.yb[0] != IGNORED).sum())
-        self.loss, self.labels = self.loss + float(learn.loss) * labels, self.labels + labels
+        counts = (learn.yb[0] != IGNORED).sum(-1)  # (batch,)
+        loss = learn.loss.detach()
+        summed = (loss * counts).sum() if loss.ndim else loss * counts.sum()  # get_preds asks for the loss of each row
+        self.loss, self.labels = self.loss + float(summed), self.labels + int(counts.sum())
 
     @property
     def value(self) -> float:
@@ -133,27 +99,53 @@ class TokenPerplexity(Metric):
 
 
 class PredictedScores:
-    """The task's scores of the rows kept aside, from one `predict` at the end of an epoch: for tasks whose answers are no classes."""
+    """The task's scores of the rows kept aside at the end of an epoch, for tasks whose answers are no classes.
+
+    Where answers follow from the logits of the validation (spans, words, answers in a context) those are used; what has to be written is
+    predicted, once.
+    """
 
     def __init__(self, pipe: "Pipeline") -> None:
         self.pipe = pipe
-        self.logits: list[Any] = []
         self.clear()
 
     def clear(self) -> None:
         """Forget the epoch."""
-        self.split: Any = None
+        self.loader: Any = None
+        self.gathering: Gathering | None = None
+        self.last: torch.Tensor | None = None
+        self.count = 0
         self.found: Mapping[str, float] | None = None
 
     def hear(self, learn: Any) -> None:
-        """Remember whose rows are being validated."""
-        split = getattr(getattr(learn.dl, "dataset", None), "split", None)  # show_results runs over a list of one batch
-        self.split = split if isinstance(split, Split) else None
+        """Remember whose rows are being validated, and what the model says of them; the columns of one epoch all offer it."""
+        loader = learn.dl
+        dataset = getattr(loader, "dataset", None)  # show_results runs over a list of one batch
+        if not isinstance(getattr(dataset, "split", None), Split) or getattr(dataset, "picked", False) or learn.pred is self.last:
+            return
+        self.loader, self.last, self.found = loader, learn.pred, None
+        if self.pipe.task.kind not in FROM_LOGITS:
+            return
+        mask = learn.xb[0]["attention_mask"].bool()  # (batch, tokens)
+        windows = loader.sent[learn.iter]
+        self.gathering = self.gathering or Gathering(len(loader.table))
+        logits = aligned(to_detach(learn.pred).float(), mask.cpu())
+        self.gathering.add(windows, Output(logits.numpy(), lengths=mask.sum(dim=1).cpu().numpy()))
+        self.count += len(windows)
+
+    def predictions(self) -> "Sequence[Prediction]":
+        """What the model answers for the rows of the epoch."""
+        table, split = self.loader.table, self.loader.dataset.split
+        if self.gathering is None or self.count != len(table):
+            return self.pipe.predict(split)
+        everything = Batch({}, None, table.rows, table.windows, table.lengths)
+        return Predictions(self.pipe.decode, self.pipe.source(split), everything, self.gathering.done())
 
     def scores(self) -> Mapping[str, float]:
-        """Column name → value; nan where the rows did not come as a split."""
-        if self.found is None and self.split is not None:
-            answers, targets = list(self.pipe.predict(self.split)), self.split.targets(0, len(self.split))
+        """Column name → value; nothing where the rows did not come as a split."""
+        if self.found is None and self.loader is not None:
+            split = self.loader.dataset.split
+            answers, targets = list(self.predictions()), split.targets(0, len(split))
             self.found = {column_name(score): float(score.value) for score in self.pipe.task.metrics(answers, targets)}
         return self.found or {}
 
@@ -169,7 +161,7 @@ class PredictedScore(Metric):
         self.predicted.clear()
 
     def accumulate(self, learn: Any) -> None:
-        """Nothing is kept of a batch: rows are predicted together at the end."""
+        """Keep what the model says of the batch that the learner has just run."""
         self.predicted.hear(learn)
 
     @property
@@ -241,6 +233,51 @@ def column_name(score: "Score") -> str:
     return score.name.lower().replace(" ", "_")
 
 
+@dataclass(frozen=True, slots=True)
+class Every:
+    """A column that is only computed every `epochs` epochs and after the last one; in between it says nan.
+
+    For scores of texts that have to be written: `metrics=[pl.Every("rouge-l", 3)]`. `score` is a name of the task's or a metric of
+    fastai's. Raises SettingError for a number below 1.
+    """
+
+    score: Any
+    epochs: int
+
+    def __post_init__(self) -> None:
+        if isinstance(self.epochs, bool) or not isinstance(self.epochs, int) or self.epochs < 1:
+            raise SettingError(f"epochs is {self.epochs!r}, expected 1 or more", place="Every", cure='Pass Every("rouge-l", 2).')
+
+
+class Sparse(Metric):
+    """A metric that rests in most epochs: what `Every` asks for."""
+
+    def __init__(self, metric: Metric, epochs: int) -> None:
+        self.metric, self.epochs, self.due = metric, epochs, False
+
+    def reset(self) -> None:
+        """Start an epoch."""
+        self.due = False
+        self.metric.reset()
+
+    def accumulate(self, learn: Any) -> None:
+        """Add the batch that the learner has just run, where this epoch counts."""
+        epoch = learn.epoch + 1
+        self.due = epoch % self.epochs == 0 or epoch >= learn.n_epoch or not learn.train_iter  # nothing was trained: learn.validate()
+        if self.due:
+            self.metric.accumulate(learn)
+
+    @property
+    def value(self) -> Any:
+        """The metric's own value; nan in an epoch in which it rests."""
+        return self.metric.value if self.due else nan
+
+    @property
+    def name(self) -> str:
+        """The metric's own name."""
+        return str(self.metric.name)
+
+
 def score_columns(pipe: "Pipeline", wanted: Sequence[Any] | None = None) -> list[Any]:
     """The columns for these names, fastai's own metrics passed through; None means the main score and the weighted F1, or the second.
 
@@ -253,18 +290,25 @@ def score_columns(pipe: "Pipeline", wanted: Sequence[Any] | None = None) -> list
     if wanted is None:
         wanted = [*known[:1], *[name for name in known[1:] if name.endswith("weighted")][:1]]
         wanted = known[:2] if len(wanted) == 1 else wanted
-    unknown = [name for name in wanted if isinstance(name, str) and name not in known]
+    names = [each.score if isinstance(each, Every) else each for each in wanted]
+    unknown = [name for name in names if isinstance(name, str) and name not in known]
     if unknown:
         raise SettingError(
             f"there is no score {unknown[0]!r}", place="metrics", cure=f"Use one of: {', '.join(known)}, or a metric of fastai's."
         )
-    if task.kind == "language":
-        return [TokenPerplexity(), *[name for name in wanted if not isinstance(name, str)]]
-    if task.kind in CLASSES:
-        collected = Collected(task)
-        return [TaskScore(name, collected) if isinstance(name, str) else name for name in wanted]
-    predicted = PredictedScores(pipe)
-    return [PredictedScore(name, predicted) if isinstance(name, str) else name for name in wanted]
+    collected, predicted = Collected(task), PredictedScores(pipe)
+
+    def column(name: Any) -> Any:
+        if not isinstance(name, str):
+            return mk_metric(name)
+        if task.kind == "language":
+            return TokenPerplexity()
+        return TaskScore(name, collected) if task.kind in CLASSES else PredictedScore(name, predicted)
+
+    columns = [Sparse(column(each.score), each.epochs) if isinstance(each, Every) else column(each) for each in wanted]
+    if task.kind == "language" and "perplexity" not in names:
+        columns.insert(0, TokenPerplexity())
+    return columns
 
 
 def known_columns(task: "Task") -> list[str]:

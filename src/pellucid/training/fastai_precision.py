@@ -1,0 +1,59 @@
+"""The precision of a learner: float32, bfloat16 or float16, given or tried out on this machine.
+
+Takes a learner and the name of a precision. Gives the callback that computes in it, and a note of what was chosen.
+Knows nothing of how a probe is timed.
+"""
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from fastai.callback.core import Callback
+from fastai.callback.fp16 import MixedPrecision
+
+from pellucid.inspection import show
+from pellucid.training.fastai_learner import BFloat16, PellucidLearner
+from pellucid.training.precision import Precision, Probe, check_precision, probe, takes_bfloat16
+from pellucid.types import Batch, Note
+
+
+def set_precision(learn: PellucidLearner, precision: Precision = "auto") -> Note:
+    """Train in this precision from now on; "auto" tries float32 and bfloat16 for a second and takes the faster. What is chosen is shown.
+
+    Weights and the sums of gradients stay float32. Raises SettingError for an unknown name, and for float16 without CUDA.
+    """
+    callback, note = choose_precision(learn, precision)
+    learn.remove_cbs([MixedPrecision, BFloat16])
+    if callback is not None:
+        learn.add_cb(callback)
+    learn.pipe = replace(learn.pipe, notes=(*learn.pipe.notes, note))  # it is saved with the model
+    show(note)
+    return note
+
+
+def choose_precision(learn: PellucidLearner, precision: Precision = "auto") -> tuple[Callback | None, Note]:
+    """The callback for this precision, None for float32, and what to say of it; the learner is left as it is. Raises SettingError."""
+    device = learn.model.device
+    check_precision(precision, device.type)
+    note = Note(f"training computes in {precision}", "that was asked for")
+    if precision == "auto" and not takes_bfloat16(device):
+        precision, note = "float32", Note("training computes in float32", f"{device.type} has no bfloat16")
+    elif precision == "auto":
+        found = probe_of(learn)
+        precision, note = found.best, found.note()
+    if precision == "float16":
+        return MixedPrecision("fp16"), note
+    return (BFloat16() if precision == "bfloat16" else None), note
+
+
+def probe_of(learn: PellucidLearner, seconds: float = 1.0) -> Probe:
+    """The seconds of a step of this learner's own model, with its own loss on a batch of its own rows."""
+    inputs, labels = learn.dls.train.one_batch()[:2]
+
+    def loss(count: int) -> Any:
+        part = {name: tensor[:count] for name, tensor in inputs.items()}
+        rows = np.arange(count)
+        batch = Batch(part, None, rows, np.zeros_like(rows), np.full_like(rows, part["input_ids"].shape[-1]))
+        return learn.loss_func(learn.pipe.task.run(learn.model, batch).logits.float(), labels[:count])
+
+    return probe(learn.model, len(labels), loss, seconds)

@@ -1,0 +1,115 @@
+"""The precision of a training: asked for, or tried on this machine; scores that are computed once, or only every few epochs."""
+
+import time
+
+import numpy as np
+import pytest
+import torch
+
+import pellucid as pl
+from conftest import SENTENCES
+from pellucid.errors import SettingError
+from pellucid.training.fastai_learner import BFloat16, LearnerOptions, learner
+from pellucid.training.fastai_precision import choose_precision, probe_of, set_precision
+from pellucid.training.precision import Probe, check_precision, probe, timed
+
+
+@pytest.fixture
+def learn(tiny_checkpoints, tmp_path):
+    found = [{"text": f"{text} {place}", "label": "ab"[place % 2]} for place, text in enumerate(SENTENCES * 2)]
+    rows = pl.read(found, text="text", label="label")
+    return learner(pl.Pipeline.new("text-classification", tiny_checkpoints["bert"], rows), rows, options=LearnerOptions(path=tmp_path))
+
+
+def test_bfloat16_has_to_pay():
+    assert Probe(0.2, 0.1, 4).best == "bfloat16" and Probe(0.2, 0.19, 4).best == "float32" and Probe(0.1, 0.9, 4).best == "float32"
+    said = str(Probe(0.2, 0.1, 4).note())
+    assert "0.200 s in float32 and 0.100 s in bfloat16" in said and 'precision="float32"' in said
+
+
+@pytest.mark.parametrize(("short", "wanted"), [(0.002, "bfloat16"), (0.02, "float32")])
+def test_both_are_timed_in_turns_on_enough_rows(short, wanted):
+    seen = []
+
+    def step(rows, bfloat16):
+        seen.append((rows, bfloat16))
+        seconds = 0.001 * rows if not bfloat16 else short
+        time.sleep(seconds)
+        return seconds
+
+    found = timed(step, 8, 0.05)
+    assert found.best == wanted and found.rows == 8 and found.float32 == pytest.approx(0.008)
+    turns = [short for rows, short in seen if rows == 8][-4:]
+    assert turns == [False, True, False, True]
+
+
+def test_a_slow_model_is_tried_on_few_rows():
+    found = timed(lambda rows, short: 0.2, 64, 0.0)
+    assert found.rows == 1
+
+
+def test_a_probe_leaves_everything_as_it_was(learn):
+    before = {name: tensor.clone() for name, tensor in learn.model.state_dict().items()}
+    random, epoch = torch.get_rng_state(), learn.dls.train.epoch
+    learn.model.eval()
+    first = learn.dls.train.plan(learn.dls.train.epoch)
+    found = probe_of(learn, seconds=0.05)
+    assert found.float32 > 0 and found.bfloat16 > 0 and 1 <= found.rows <= 16
+    assert all(torch.equal(tensor, before[name]) for name, tensor in learn.model.state_dict().items())
+    assert torch.equal(torch.get_rng_state(), random) and not learn.model.training
+    assert all(parameter.grad is None for parameter in learn.model.parameters())
+    assert learn.dls.train.epoch == epoch and all(map(np.array_equal, first, learn.dls.train.plan(epoch)))
+
+
+def test_what_is_frozen_is_not_counted(learn):
+    learn.freeze()
+    assert probe_of(learn, seconds=0.02).float32 > 0
+    with pytest.raises(IndexError):
+        probe(torch.nn.Linear(1, 1).requires_grad_(False), 1, lambda count: torch.zeros(()))
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_what_is_asked_for_is_done_and_said(learn, precision, capsys):
+    learn.add_cb(BFloat16())
+    note = set_precision(learn, precision)
+    assert f"training computes in {precision}" in capsys.readouterr().out and str(note).startswith("training computes in")
+    assert sum(isinstance(callback, BFloat16) for callback in learn.cbs) == (precision == "bfloat16")
+    assert note in learn.pipe.notes
+    seen = []
+    handle = learn.model.classifier.register_forward_hook(lambda module, given, out: seen.append(out.dtype))
+    with learn.no_bar():
+        learn.fit(1)
+    handle.remove()
+    assert set(seen) == {getattr(torch, precision)}
+
+
+@pytest.mark.parametrize(("times", "wanted"), [((0.2, 0.1), "bfloat16"), ((0.1, 0.2), "float32")])
+def test_auto_takes_the_faster(learn, monkeypatch, times, wanted):
+    monkeypatch.setattr("pellucid.training.fastai_precision.probe_of", lambda learn: Probe(*times, 4))
+    callback, note = choose_precision(learn)
+    assert isinstance(callback, BFloat16) == (wanted == "bfloat16") and wanted in note.what and "4 rows" in note.why
+
+
+def test_auto_really_measures(learn):
+    callback, note = choose_precision(learn)
+    assert ("bfloat16" in note.what) == (callback is not None) and " s in float32 and " in note.why
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("precision", ["auto", "float16", "bfloat16"])
+def test_precisions_of_a_gpu(learn, precision):
+    learn.model.cuda()
+    learn.dls.to(torch.device("cuda"))
+    set_precision(learn, precision)
+    with learn.no_bar():
+        learn.fit(1)
+    assert np.isfinite(learn.recorder.values[-1][1])
+
+
+def test_float16_needs_cuda_and_names_are_checked(learn):
+    with pytest.raises(SettingError, match="float16 needs CUDA"):
+        set_precision(learn, "float16")
+    with pytest.raises(SettingError, match=r"no precision 'fp8'.*bfloat16"):
+        set_precision(learn, "fp8")
+    check_precision("float16", "cuda")
