@@ -4,7 +4,12 @@ Takes arguments. Gives calls of the public functions, their values shown, and ex
 Knows nothing that a script with `import pellucid as pl` could not do.
 """
 
+import os
+import shlex
+import signal
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
@@ -33,6 +38,7 @@ from pellucid.model import ModelOptions
 from pellucid.render import plain, to_csv
 from pellucid.tokens import TokenOptions
 from pellucid.training.one_call import TrainOptions
+from pellucid.training.resume import CheckpointFolder
 from pellucid.view import Lines
 
 app = typer.Typer(
@@ -87,20 +93,51 @@ def train(
     long: LongFlags = LongFlagValues(),
     model: ModelFlags = ModelOptions(),
 ) -> None:
-    """Train on rows, save, score on the rows that were kept aside."""
+    """Train on rows, save, score on the rows that were kept aside.
+
+    Checkpoints are written beside the output while it trains, and removed once the model is saved.
+    """
     check_folder(output)
-    chosen = task.chosen()
-    data = source.read(rows, chosen.kind)
-    aside = data.valid
-    pl.show(data)
-    with bars_as_lines():
-        trained = pl.train(data, chosen, checkpoint, options=training, tokens=long.added_to(tokens), model=model)
-    pl.show(replace(trained, notes=trained.pipeline.notes))
-    folder = keep(trained.pipeline, output)
+    kept = CheckpointFolder(f"{os.path.abspath(output)}.checkpoints")
+    with kept.held(), stoppable(kept):
+        check_resume(kept, training.resume)
+        chosen = task.chosen()
+        data = source.read(rows, chosen.kind)
+        aside = data.valid
+        pl.show(data)
+        options = replace(training, checkpoints=kept)
+        with bars_as_lines():
+            trained = pl.train(data, chosen, checkpoint, options=options, tokens=long.added_to(tokens), model=model)
+        pl.show(replace(trained, notes=tuple(note for note in trained.notes if note not in data.notes)))
+        folder = keep(trained.pipeline, output)
+        kept.discard()
     typer.echo(f"\nsaved in {folder}\n")
     typer.echo(f"scoring {len(aside):,} rows", err=True)
     pl.show(pl.evaluate(trained.pipeline, aside, train=data.train))
     typer.echo(f"\ntry: pellucid predict {output} 'a text of yours' --trace")
+
+
+def check_resume(kept: CheckpointFolder, resume: bool) -> None:
+    """Whether checkpoints of an interrupted run are wanted, before any work is done. Raises SettingError."""
+    if not resume and kept.folders():
+        cure = "Pass --resume to go on with it, or remove that folder to begin anew."
+        raise SettingError(f"a run was interrupted, {kept.folders()[0].name} is there", place=str(kept.path), cure=cure)
+
+
+@contextmanager
+def stoppable(kept: CheckpointFolder) -> Iterator[None]:
+    """While it trains, SIGTERM does what Ctrl-C does; the last line says how to go on."""
+    before = signal.signal(signal.SIGTERM, lambda number, frame: signal.raise_signal(signal.SIGINT))
+    try:
+        yield
+    except KeyboardInterrupt:
+        found = kept.folders()
+        if found:
+            words = [word for word in sys.argv[1:] if word != "--resume"]
+            typer.echo(f"\n{found[0].name} is kept; go on with: pellucid {shlex.join([*words, '--resume'])}", err=True)
+        raise
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 @app.command()
