@@ -10,6 +10,9 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from pellucid.adapters import AdapterOptions as AdapterOptions
+    from pellucid.adapters import adapted as adapted
+    from pellucid.adapters import merged as merged
     from pellucid.checks import check_rows as check_rows
     from pellucid.data import ReadOptions as ReadOptions
     from pellucid.data import Rows as Rows
@@ -25,6 +28,10 @@ if TYPE_CHECKING:
     from pellucid.render import to_frame as to_frame
     from pellucid.render import to_html as to_html
     from pellucid.render import to_text as to_text
+    from pellucid.scratch import ModelSizes as ModelSizes
+    from pellucid.scratch import from_config as from_config
+    from pellucid.stages import run_stage as run_stage
+    from pellucid.stages import stages_report as stages_report
     from pellucid.store import load as load
     from pellucid.store import save as save
     from pellucid.task import Task as Task
@@ -44,11 +51,28 @@ if TYPE_CHECKING:
     from pellucid.training.fastai_blocks import LoaderOptions as LoaderOptions
     from pellucid.training.fastai_blocks import TextBlock as TextBlock
     from pellucid.training.fastai_blocks import dataloaders as dataloaders
+    from pellucid.training.fastai_callbacks import Accumulate as Accumulate
+    from pellucid.training.fastai_callbacks import EmbeddingMixup as EmbeddingMixup
+    from pellucid.training.fastai_callbacks import FiniteSteps as FiniteSteps
+    from pellucid.training.fastai_callbacks import GradientCheckpointing as GradientCheckpointing
+    from pellucid.training.fastai_callbacks import WeightAverage as WeightAverage
+    from pellucid.training.fastai_checkpoints import Checkpoints as Checkpoints
+    from pellucid.training.fastai_learner import BFloat16 as BFloat16
     from pellucid.training.fastai_learner import LearnerOptions as LearnerOptions
     from pellucid.training.fastai_learner import learner as learner
+    from pellucid.training.fastai_precision import set_precision as set_precision
+    from pellucid.training.fastai_scores import Every as Every
+    from pellucid.training.fastai_tokens import top_tokens as top_tokens
     from pellucid.training.one_call import TrainOptions as TrainOptions
     from pellucid.training.one_call import train as train
+    from pellucid.training.task_loss import LossOptions as LossOptions
+    from pellucid.training.trainer_door import hf_trainer as hf_trainer
     from pellucid.types import Span as Span
+    from pellucid.vocab import VocabularyOptions as VocabularyOptions
+    from pellucid.vocab import train_tokenizer as train_tokenizer
+    from pellucid.vocab_comparison import compare_tokenizers as compare_tokenizers
+    from pellucid.vocab_extension import extend_vocabulary as extend_vocabulary
+    from pellucid.vocab_extension import words_worth_adding as words_worth_adding
 
 __version__ = "0.1.0"
 
@@ -60,6 +84,14 @@ PUBLIC: Mapping[str, str] = MappingProxyType(
         "Rows": "pellucid.data",
         "check_rows": "pellucid.checks",
         "Span": "pellucid.types",
+        # a vocabulary, and a model from nothing
+        "VocabularyOptions": "pellucid.vocab",
+        "train_tokenizer": "pellucid.vocab",
+        "compare_tokenizers": "pellucid.vocab_comparison",
+        "words_worth_adding": "pellucid.vocab_extension",
+        "extend_vocabulary": "pellucid.vocab_extension",
+        "ModelSizes": "pellucid.scratch",
+        "from_config": "pellucid.scratch",
         # a pipeline and its steps
         "LongTexts": "pellucid.tokens",
         "TokenOptions": "pellucid.tokens",
@@ -82,14 +114,31 @@ PUBLIC: Mapping[str, str] = MappingProxyType(
         "to_text": "pellucid.render",
         "to_html": "pellucid.render",
         "to_frame": "pellucid.render",
+        "AdapterOptions": "pellucid.adapters",
+        "adapted": "pellucid.adapters",
+        "merged": "pellucid.adapters",
         # training
         "TextBlock": "pellucid.training.fastai_blocks",
         "LoaderOptions": "pellucid.training.fastai_blocks",
         "dataloaders": "pellucid.training.fastai_blocks",
         "LearnerOptions": "pellucid.training.fastai_learner",
         "learner": "pellucid.training.fastai_learner",
+        "LossOptions": "pellucid.training.task_loss",
+        "Accumulate": "pellucid.training.fastai_callbacks",
+        "Checkpoints": "pellucid.training.fastai_checkpoints",
+        "EmbeddingMixup": "pellucid.training.fastai_callbacks",
+        "Every": "pellucid.training.fastai_scores",
+        "FiniteSteps": "pellucid.training.fastai_callbacks",
+        "GradientCheckpointing": "pellucid.training.fastai_callbacks",
+        "WeightAverage": "pellucid.training.fastai_callbacks",
+        "BFloat16": "pellucid.training.fastai_learner",
+        "set_precision": "pellucid.training.fastai_precision",
+        "top_tokens": "pellucid.training.fastai_tokens",
+        "hf_trainer": "pellucid.training.trainer_door",
         "TrainOptions": "pellucid.training.one_call",
         "train": "pellucid.training.one_call",
+        "run_stage": "pellucid.stages",
+        "stages_report": "pellucid.stages",
         # what it is worth, and keeping it
         "evaluate": "pellucid.evaluation",
         "save": "pellucid.store",

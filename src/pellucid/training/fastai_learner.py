@@ -14,22 +14,29 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import fastai.callback.hook  # noqa: F401  # importing it gives a Learner its summary()
 import numpy as np
 import torch
-from fastai.callback.core import Callback
+from fastai.callback.core import Callback, CancelEpochException, CancelTrainException
 from fastai.callback.fp16 import MixedPrecision
-from fastai.callback.schedule import ParamScheduler, SchedLin, combine_scheds
+from fastai.callback.schedule import LRFinder, ParamScheduler, SchedLin, combine_scheds
 from fastai.data.core import DataLoaders
 from fastai.imports import dispatch
 from fastai.learner import Learner
 from fastcore.foundation import L
 
+from pellucid.batch import IGNORED
 from pellucid.data import Rows
 from pellucid.errors import DataError, SettingError, StorageError
 from pellucid.files import atomic_folder
+from pellucid.freezing import group_table
 from pellucid.groups import layer_groups
+from pellucid.inspection import show
 from pellucid.training.batch_text import CLASSES, TokenInputs
 from pellucid.training.fastai_blocks import LoaderOptions, TokenLoader, dataloaders, show_rows
+from pellucid.training.fastai_checkpoints import Checkpoints, keeper_among
+from pellucid.training.fastai_fingerprint import Asked
+from pellucid.training.fastai_memory import Attempt, backward, run_batch
 from pellucid.training.fastai_optimizer import FusedAdamW
-from pellucid.training.fastai_scores import TaskLoss, score_columns
+from pellucid.training.fastai_scores import score_columns
+from pellucid.training.task_loss import LossOptions, task_loss
 from pellucid.types import Batch
 from pellucid.weights import load_state, load_weights, save_state, save_weights
 
@@ -48,13 +55,14 @@ class LearnerOptions:
     """The sizes that a transformer wants.
 
     `lr` is the highest learning rate, reached after the share `warmup` of the steps; `wd` the weight decay (none on biases and norms).
-    `path` and `model_dir` say where `learn.save` and the callbacks write.
+    `loss` says how wrong answers are weighed. `path` and `model_dir` say where `learn.save` and the callbacks write.
     """
 
     lr: float = 5e-5
     wd: float = 0.01
     warmup: float = 0.1
     loaders: LoaderOptions = field(default_factory=LoaderOptions)
+    loss: LossOptions = field(default_factory=LossOptions)
     path: Path | None = None
     model_dir: str = "models"
 
@@ -65,14 +73,21 @@ class PellucidLearner(Learner):
     Where this says nothing, fastai does as always: lr_find, fit, freeze, unfreeze, callbacks, Interpretation.
     """
 
+    loss_func: Any  # fastai keeps it
+
     def __init__(
         self, dls: DataLoaders, pipe: "Pipeline", options: LearnerOptions, metrics: Sequence[Any] | None = None, cbs: Any = None
     ) -> None:
         self.pipe, self.options = pipe, options
+        self.room: int | None = None  # padded tokens that memory holds, once it did not hold a batch
+        self.attempt: Attempt | None = None  # the batch that runs
+        loss, self.loss_notes = task_loss(pipe.task, options.loss, dls.train.table.labels)
+        self.keeper: Checkpoints | None = None  # while a fit runs that writes checkpoints
+        self.weights_at_start = ""  # their digest before any training, once somebody has asked
         super().__init__(
             dls,
             pipe.model,
-            loss_func=TaskLoss(pipe.task),
+            loss_func=loss,
             opt_func=FusedAdamW(pipe.model),
             lr=options.lr,
             splitter=self.split_layers,
@@ -92,23 +107,57 @@ class PellucidLearner(Learner):
 
     def adopt(self, pipe: "Pipeline") -> None:
         """Go on with another task around the same model: with thresholds that held-out rows settled."""
-        self.pipe, self.loss_func = pipe, TaskLoss(pipe.task)
+        self.pipe, self.loss_func = pipe, self.loss_func.of(pipe.task)
 
     def _do_one_batch(self) -> None:
-        inputs = self.xb[0]
+        run_batch(self)
+
+    def _backward(self) -> None:
+        backward(self)
+
+    def _logits(self, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
         rows = np.arange(len(inputs["input_ids"]))
         batch = Batch(inputs, None, rows, np.zeros_like(rows), np.full_like(rows, inputs["input_ids"].shape[-1]))
         short = any(isinstance(callback, BFloat16) for callback in self.cbs)
         with torch.autocast(self.model.device.type, dtype=torch.bfloat16) if short else nullcontext():
             logits = self.pipe.task.run(self.model, batch).logits
-        self.pred = logits.float() if short else logits
-        self("after_pred")
-        if len(self.yb):
-            self.loss_grad = self.loss_func(self.pred, *self.yb)
-            self.loss = self.loss_grad.clone()
-        self("after_loss")
-        if self.training and len(self.yb):
-            self._do_grad_opt()
+        return logits.float() if short else logits
+
+    def fit(
+        self, n_epoch: int, lr: Any = None, wd: float | None = None, cbs: Any = None, reset_opt: bool = False, start_epoch: int = 0
+    ) -> None:
+        """As in fastai. With Checkpoints among the callbacks, a fit that was interrupted goes on, and those before it do not run again."""
+        callbacks = [callback() if isinstance(callback, type) else callback for callback in L(cbs)]
+        looks = any(isinstance(callback, LRFinder) for callback in callbacks)
+        keeper = None if looks else keeper_among([*self.cbs, *callbacks])
+        if keeper is None:
+            super().fit(n_epoch, lr, wd, callbacks, reset_opt, start_epoch)
+            return
+        with keeper.keeping(self, Asked(n_epoch, lr, wd, reset_opt, start_epoch, callbacks)) as ahead:
+            self.keeper = keeper
+            try:
+                if ahead:
+                    super().fit(n_epoch, lr, wd, callbacks, reset_opt, start_epoch)
+            finally:
+                self.keeper = None
+
+    def _do_fit(self) -> None:
+        for epoch in range(0 if self.keeper is None else self.keeper.first_epoch(), self.n_epoch):
+            self.epoch = epoch
+            self._with_events(self._do_epoch, "epoch", CancelEpochException)
+
+    def _do_epoch_train(self) -> None:
+        self.dl = self.dls.train
+        self._with_events(self._do_batches, "train", CancelTrainException)
+
+    def _do_batches(self) -> None:
+        first = 0 if self.keeper is None else self.keeper.go_on()
+        if not first:
+            self.all_batches()
+            return
+        self.n_iter = len(self.dl)
+        for number, batch in enumerate(self.dl.rest(first), first):
+            self.one_batch(number, batch)
 
     def fit_one_cycle(self, n_epoch: int, lr_max: Any = None, pct_start: float | None = None, **kwargs: Any) -> None:
         """The one cycle of fastai, with the share of warm-up that LearnerOptions says."""
@@ -136,12 +185,14 @@ class PellucidLearner(Learner):
     def get_preds(self, ds_idx: int = 1, dl: Any = None, with_input: bool = False, reorder: bool = True, **kwargs: Any) -> tuple[Any, ...]:
         """As in fastai; with inputs, the rows are run in their own order and the inputs come padded to one width."""
         if not with_input:
-            return super().get_preds(ds_idx, dl, reorder=reorder, **kwargs)
+            found = super().get_preds(ds_idx, dl, reorder=reorder, **kwargs)
+            return tuple(part if part is None else rectangle(part, IGNORED) for part in found)
         loader = self.dls[ds_idx] if dl is None else dl
         if isinstance(loader, TokenLoader):
             loader = loader.new(shuffle=False, drop_last=False, get_idxs=InOrder(len(loader.table)))
         inputs, *found = super().get_preds(dl=loader, with_input=True, reorder=False, **kwargs)
-        return (TokenInputs({name: rectangle(rows, padding(self.pipe.pad, name)) for name, rows in inputs.items()}), *found)
+        filled = (part if part is None else rectangle(part, IGNORED) for part in found)
+        return (TokenInputs({name: rectangle(rows, padding(self.pipe.pad, name)) for name, rows in inputs.items()}), *filled)
 
     def predict(self, item: Any, rm_type_tfms: Any = None, with_input: bool = False) -> Any:
         """(label, its number, probabilities) for one text, as in fastai; a list of those for a list of texts.
@@ -161,9 +212,16 @@ class PellucidLearner(Learner):
             return [(text, *one) for text, one in zip(item, found, strict=True)] if several else (item, *found[0])
         return found if several else found[0]
 
+    def show_groups(self) -> None:
+        """Show the layer groups: modules, parameters, learning rate, and whether each trains."""
+        if self.opt is None:
+            self.create_opt()
+        groups = layer_groups(self.model, self.pipe.provenance.new_names())
+        show(group_table(self.model, groups, [hyper["lr"] for hyper in self.opt.hypers]))
+
     def save(self, file: str | Path, with_opt: bool = True) -> Path:
         """Write weights, and the optimizer's state where there is one, into the folder `path/model_dir/file.pth`, without pickle."""
-        target = self.checkpoint_path(file)
+        target = self._saved_at(file)
         with atomic_folder(target) as fresh:
             save_weights(self.model, fresh / WEIGHTS)
             if with_opt and self.opt is not None:
@@ -174,7 +232,7 @@ class PellucidLearner(Learner):
         self, file: str | Path, device: Any = None, with_opt: bool = True, strict: bool = True, weights_only: bool = True
     ) -> "PellucidLearner":
         """Read what `save` wrote; every weight must fit. `strict` and `weights_only` can only be true here, whatever is passed."""
-        source = self.checkpoint_path(file)
+        source = self._saved_at(file)
         if not source.is_dir():
             there = ", ".join(sorted(path.stem for path in source.parent.glob("*.pth"))) or "nothing"
             raise StorageError(
@@ -189,7 +247,7 @@ class PellucidLearner(Learner):
             warnings.warn(f"{source} has no state of the optimizer; it starts afresh", stacklevel=2)
         return self
 
-    def checkpoint_path(self, file: str | Path) -> Path:
+    def _saved_at(self, file: str | Path) -> Path:
         """Where a saved state of this name lies; fastai's callbacks look for the ending."""
         path = self.path / self.model_dir / file
         return path if path.suffix == ".pth" else path.with_name(f"{path.name}.pth")
@@ -217,7 +275,7 @@ class BFloat16(Callback):
     fastai's own MixedPrecision knows CUDA only. A CPU without bfloat16 instructions becomes slower by it.
     """
 
-    order = MixedPrecision.order
+    order, stateless = MixedPrecision.order, True
 
 
 def learner(
@@ -266,8 +324,10 @@ def rectangle(rows: Any, value: int) -> torch.Tensor:
 @dispatch
 def plot_top_losses(x: TokenInputs, y: Any, samples: Any, outs: Any, raws: Any, losses: Any) -> None:
     """The rows that the model was most wrong about, as a table; fastai's Interpretation finds this by the type of the inputs."""
+    said = raws.ndim == 2 and not (y.ndim == 1 and y.is_floating_point())  # one probability for each label of a row
     rows = [
-        (*sample, *out, round(float(scores.max()), 4), round(float(loss), 4))
+        (*sample, *out, *([round(float(scores.max()), 4)] if said else []), round(float(loss), 4))
         for sample, out, scores, loss in zip(samples, outs, raws, losses, strict=True)
     ]
-    show_rows("top losses", ("text", "label", "predicted", "probability", "loss"), rows, 150)
+    columns = ("text", "label", "predicted", *(["probability"] if said else []), "loss")
+    show_rows("top losses", columns, rows, 150)
