@@ -175,7 +175,7 @@ GREETING = json.dumps([{"role": "user", "content": "Say it in Spanish: Where is 
 PROMPT = ("--setting", "prefix=Is this review positive or negative? ", "--setting", "max_new_tokens=4")
 PARTS: Mapping[str, Part] = {
     "entities": Part(
-        "token-classification", "minilm", entities, ("Angela Merkel met Tim Cook in Berlin.",), ("--epochs", "3", "--learning-rate", "3e-4")
+        "token-classification", "minilm", entities, ("Angela Merkel met Tim Cook in Berlin.",), ("--epochs", "2", "--learning-rate", "3e-4")
     ),
     "words": Part("token-classification", "minilm", words, ("The old man reads slowly.",), ("--epochs", "3", "--learning-rate", "3e-4")),
     "answers": Part("question-answering", E5, answers, QUESTION, (*ONE, "--learning-rate", "2e-4", "--max-length", "256")),
