@@ -1,6 +1,7 @@
 """Tiny tokenizers and tiny random models, and the real data and weights where they are on the machine."""
 
-from collections.abc import Callable
+import signal
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -112,6 +113,14 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
 def pytest_testnodedown(node: Any) -> None:
     """Hear what a process of its own found of the list."""
     SILENT.extend(getattr(node, "workeroutput", {}).get("silent", []))
+
+
+@pytest.fixture
+def ctrl_c() -> Iterator[None]:
+    """Python's own handler of Ctrl-C, in whose place a runner of tests may have put another one."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 # --- tiny tokenizers ---------------------------------------------------------------------------------------------------

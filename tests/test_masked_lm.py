@@ -343,7 +343,7 @@ def test_evaluation_is_the_perplexity_of_the_masks_that_never_change(folders: di
 
 def test_the_trained_model_knows_more(folders: dict[str, Path]) -> None:
     rows = pl.read({"train": [{"text": "the film is old"}] * 64, "valid": [{"text": "the film is old"}] * 4}, text="text", label=False)
-    trained = pl.train(rows, "fill-mask", folders["bert"], options=pl.TrainOptions(epochs=8, learning_rate=5e-3))
+    trained = pl.train(rows, "fill-mask", folders["bert"], options=pl.TrainOptions(epochs=24, learning_rate=5e-3))
     assert trained.history[-1][1] < trained.history[0][1]
     assert trained.pipeline("the film is [MASK]").spans[0].label == "old"
 

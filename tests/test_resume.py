@@ -26,6 +26,8 @@ from pellucid.training.resume import CheckpointFolder
 from pellucid.training.resume_state import differences, random_state, set_random_state
 from resumed import BATCHES, VERBS, Crash, Crashed, Training, rows_of, seeded
 
+pytestmark = pytest.mark.usefixtures("ctrl_c")
+
 
 @pytest.fixture
 def make(tiny_checkpoints: dict[str, Path], tmp_path: Path) -> Any:

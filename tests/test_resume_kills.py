@@ -24,6 +24,8 @@ from pellucid.training.resume import CheckpointFolder
 from pellucid.training.resume_state import Position
 from resumed import VERBS, Training
 
+pytestmark = pytest.mark.usefixtures("ctrl_c")
+
 
 @pytest.fixture(autouse=True)
 def _one_thread() -> Any:

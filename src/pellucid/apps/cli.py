@@ -37,6 +37,7 @@ from pellucid.files import write_json, write_text
 from pellucid.model import ModelOptions
 from pellucid.render import plain, to_csv
 from pellucid.tokens import TokenOptions
+from pellucid.training.interrupts import interrupt
 from pellucid.training.one_call import TrainOptions
 from pellucid.training.resume import CheckpointFolder
 from pellucid.view import Lines
@@ -127,7 +128,7 @@ def check_resume(kept: CheckpointFolder, resume: bool) -> None:
 @contextmanager
 def stoppable(kept: CheckpointFolder) -> Iterator[None]:
     """While it trains, SIGTERM does what Ctrl-C does; the last line says how to go on."""
-    before = signal.signal(signal.SIGTERM, lambda number, frame: signal.raise_signal(signal.SIGINT))
+    before = signal.signal(signal.SIGTERM, interrupt)
     try:
         yield
     except KeyboardInterrupt:

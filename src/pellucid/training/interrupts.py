@@ -2,7 +2,8 @@
 
 Takes a question: may it wait now? Gives a flag that a training loop looks at. Knows nothing of training or of files.
 
-It changes the handler of SIGINT during a block, in the main thread and only where Python's own handler stands; the old one comes back.
+It changes the handlers of SIGINT and SIGTERM during a block, in the main thread and only where Python's own handler stands, or the one that
+a program put there to be stopped by; the old ones come back.
 """
 
 import signal
@@ -20,6 +21,11 @@ class Stop:
     asked: bool = False
 
 
+def interrupt(number: int, frame: Any) -> None:
+    """A handler that stops as Ctrl-C does, for SIGTERM. Raises KeyboardInterrupt."""
+    raise KeyboardInterrupt
+
+
 @contextmanager
 def interrupts_wait(may_wait: Callable[[], bool]) -> Iterator[Stop]:
     """During the block, the first Ctrl-C only sets the flag where `may_wait()` says so; a second one, or any other time, raises at once."""
@@ -30,12 +36,14 @@ def interrupts_wait(may_wait: Callable[[], bool]) -> Iterator[Stop]:
             raise KeyboardInterrupt
         stop.asked = True
 
-    ours = threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGINT) is signal.default_int_handler
-    if not ours:
-        yield stop
-        return
-    signal.signal(signal.SIGINT, handle)
+    found: dict[int, Any] = {}
+    if threading.current_thread() is threading.main_thread():
+        found = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    ours = {number: handler for number, handler in found.items() if handler in (signal.default_int_handler, interrupt)}
+    for number in ours:
+        signal.signal(number, handle)
     try:
         yield stop
     finally:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+        for number, handler in ours.items():
+            signal.signal(number, handler)
