@@ -7,7 +7,6 @@ import sys
 
 import torch
 from fastai.callback.core import Callback
-from transformers import TrainingArguments
 
 import pellucid as pl
 from pellucid.groups import no_decay
@@ -34,6 +33,8 @@ class Losses(Callback):  # noqa: D101
 
 rows = pl.read(sys.argv[1], text="text", label="label")
 pl.learner(new(rows), rows, options=pl.LearnerOptions(wd=DECAY, loaders=BATCHES)).fit(1, RATE, cbs=Losses())
+
+from transformers import TrainingArguments  # noqa: E402  # after a pipeline, which hides a torchvision that does not fit torch
 
 trainer = pl.hf_trainer(new(rows), rows, TrainingArguments("three_trainers", **SAME), loaders=BATCHES)
 trainer.train()

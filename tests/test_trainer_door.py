@@ -28,9 +28,10 @@ from pellucid.groups import no_decay
 from pellucid.pipelines import Pipeline
 from pellucid.training.fastai_blocks import LoaderOptions, dataloaders
 from pellucid.training.fastai_learner import LearnerOptions, learner
+from pellucid.training.planned_trainer import PellucidTrainer
 from pellucid.training.task_loss import LossOptions
 from pellucid.training.trainer_batches import Share, epoch_steps
-from pellucid.training.trainer_door import PellucidTrainer, hf_trainer
+from pellucid.training.trainer_door import hf_trainer
 from pellucid.types import Batch
 
 RATE, DECAY, EPOCHS, BS = 1e-3, 0.1, 2, 4
@@ -574,9 +575,7 @@ START = """
 import json, sys
 from pathlib import Path
 import torch
-from transformers import TrainingArguments
 import pellucid as pl
-from pellucid.training.trainer_door import hf_trainer
 
 tag, folder, given, kind, out, changes = *sys.argv[1:3], json.loads(sys.argv[3]), *sys.argv[4:6], json.loads(sys.argv[6])
 rows = pl.read(given, text="text", label="label", split="split", options=pl.ReadOptions(label_kind=kind))
@@ -584,8 +583,9 @@ torch.manual_seed(1)
 pipe = pl.Pipeline.new(tag, folder, rows, tokens=pl.TokenOptions(max_length=64))
 """
 TRAIN = """
+from transformers import TrainingArguments  # after the pipeline: it hides a torchvision that does not fit torch
 args = TrainingArguments(out, **changes)
-trainer = hf_trainer(pipe, rows, args)
+trainer = pl.hf_trainer(pipe, rows, args)
 trainer.train()
 found = [trainer.evaluate(split) for split in (rows.valid, rows.train)]
 trainer.save_model(out + "/saved")
@@ -599,7 +599,8 @@ import torch.distributed as dist
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
 
-trainer = hf_trainer(pipe, rows, TrainingArguments(out, **changes))
+from transformers import TrainingArguments
+trainer = pl.hf_trainer(pipe, rows, TrainingArguments(out, **changes))
 batch = next(iter(trainer.get_train_dataloader()))
 mesh = init_device_mesh("cpu", (2,))
 for layer in [*pipe.model.base_model.encoder.layer, pipe.model]:
