@@ -29,7 +29,7 @@ from pellucid.files import atomic_folder, copy_file, read_bytes_checked, recover
 from pellucid.manifest import MANIFEST, is_active, parse_json, read_manifest, unlisted, verify, write_manifest
 from pellucid.pipelines import Pipeline
 from pellucid.process import quiet_transformers
-from pellucid.task import Task, settings_of, task_from
+from pellucid.task import Task, output_names, settings_of, task_from
 from pellucid.tasks import task_class
 from pellucid.tokens import TokenOptions, load_tokenizer
 from pellucid.types import Note
@@ -220,8 +220,8 @@ def _write_model(pipe: Pipeline, folder: Path) -> None:
     finally:
         config_of_model.architectures = architectures  # save_pretrained sets it; saving must not change the pipeline
     config = parse_json(read_bytes_checked(folder / "config.json", max_bytes=16 << 20), str(folder / "config.json"))
-    names = tuple(getattr(pipe.task, "tags", ()) or getattr(pipe.task, "labels", ()))  # tags are what a head of entities puts out
-    if names and len(names) == pipe.model.config.num_labels and not hasattr(pipe.task, "candidate_labels"):  # those are no outputs
+    names = output_names(pipe.task)
+    if names and len(names) == pipe.model.config.num_labels:
         config["id2label"] = {str(index): name for index, name in enumerate(names)}
         config["label2id"] = {name: index for index, name in enumerate(names)}
         write_json(folder / "config.json", config)

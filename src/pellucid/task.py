@@ -38,6 +38,8 @@ if TYPE_CHECKING:
     from pellucid.tallies import Tally
 
 
+CLASSES = ("single_label", "multi_label", "regression")  # kinds whose answer is read off one row of logits: a class, a set, a number
+
 Spell = Callable[[Sequence[int]], str]
 
 
@@ -177,6 +179,11 @@ def task_from(kind: type[Task], settings: Mapping[str, Any]) -> Task:
         odd = ", ".join(sorted(set(settings) ^ names))
         raise SettingError(f"the settings of {kind.__name__} do not fit: {odd}", cure="Save the model again with this version.")
     return kind(**{name: tuple(value) if isinstance(value, list) else value for name, value in settings.items()})
+
+
+def output_names(task: Task) -> tuple[str, ...]:
+    """The names of the head's outputs, in their order: a task's `outputs` where they are not its labels; () where none has a name."""
+    return tuple(getattr(task, "outputs", getattr(task, "labels", ())))
 
 
 def with_settings(task: Task, assignments: Sequence[str]) -> Task:

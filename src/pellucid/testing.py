@@ -16,12 +16,11 @@ from pellucid.data import Rows, Split
 from pellucid.errors import PellucidError
 from pellucid.pipelines import Pipeline
 from pellucid.store import load, save
-from pellucid.task import Task, settings_of, task_from
+from pellucid.task import CLASSES, Task, settings_of, task_from
 from pellucid.types import Answer, FloatArray, Output, Prediction, Span, Target
 
 TOLERANCE = 1e-5  # float32, the same sums in another order; relative for numbers above 1
 FEWEST = 4  # rows
-CLASSES = ("single_label", "multi_label", "regression")  # kinds whose answer is read off one row of logits
 
 
 class ContractError(AssertionError):

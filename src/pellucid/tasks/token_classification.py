@@ -84,6 +84,11 @@ class TokenClassification:
         return "token-classification"
 
     @property
+    def outputs(self) -> tuple[str, ...]:
+        """What the head says of a token: a tag, which is more than the label of an entity."""
+        return self.tags or self.labels
+
+    @property
     def long_texts(self) -> LongTexts:
         """Windows: an entity may stand anywhere."""
         return LongTexts("windows", stride=STRIDE)

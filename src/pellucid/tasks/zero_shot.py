@@ -91,6 +91,11 @@ class ZeroShotClassification:
         return self.candidate_labels
 
     @property
+    def outputs(self) -> tuple[str, ...]:
+        """None: the head says entailment and its like, whatever the candidates are."""
+        return ()
+
+    @property
     def long_texts(self) -> LongTexts:
         """Cut, but never the sentence with the label."""
         return LongTexts("truncate")

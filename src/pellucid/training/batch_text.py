@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from pellucid.task import CLASSES
+
 if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedTokenizerBase
@@ -24,9 +26,6 @@ def shown_text(tokenizer: "PreTrainedTokenizerBase", inputs: "dict[str, torch.Te
     """Each row as the model reads it: special tokens spelled out, padding left out."""
     masks = inputs.get("attention_mask", inputs["input_ids"] * 0 + 1).bool()
     return [tokenizer.decode(ids[mask].tolist()) for ids, mask in zip(inputs["input_ids"], masks, strict=True)]
-
-
-CLASSES = ("single_label", "multi_label", "regression")  # kinds whose labels are one class, set or number a row
 
 
 def shown_label(task: "Task", label: Any, ids: Any = (), spell: "Spell" = str) -> str | float:

@@ -29,7 +29,8 @@ from pellucid.files import atomic_folder
 from pellucid.freezing import group_table
 from pellucid.groups import layer_groups
 from pellucid.inspection import show
-from pellucid.training.batch_text import CLASSES, TokenInputs
+from pellucid.task import CLASSES
+from pellucid.training.batch_text import TokenInputs
 from pellucid.training.fastai_blocks import LoaderOptions, TokenLoader, dataloaders, show_rows
 from pellucid.training.fastai_checkpoints import Checkpoints, keeper_among
 from pellucid.training.fastai_fingerprint import Asked

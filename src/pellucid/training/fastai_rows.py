@@ -16,8 +16,8 @@ from pellucid.data import Split
 from pellucid.errors import DataError, LabelError
 from pellucid.given import as_split
 from pellucid.labels import canonical_label
+from pellucid.task import CLASSES
 from pellucid.token_table import ragged_positions
-from pellucid.training.batch_text import CLASSES
 
 if TYPE_CHECKING:
     from pellucid.pipelines import Pipeline

@@ -20,7 +20,8 @@ from pellucid.errors import SettingError
 from pellucid.forwarding import aligned
 from pellucid.gathered import Gathering
 from pellucid.predictions import Predictions
-from pellucid.training.batch_text import CLASSES, targets_of
+from pellucid.task import CLASSES
+from pellucid.training.batch_text import targets_of
 from pellucid.training.task_loss import TaskLoss as TaskLoss
 from pellucid.types import Batch, Output
 

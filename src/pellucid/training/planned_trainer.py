@@ -20,7 +20,7 @@ from pellucid.data import Rows, Split
 from pellucid.errors import DataError, SettingError
 from pellucid.files import write_text
 from pellucid.groups import no_decay
-from pellucid.training.batch_text import CLASSES
+from pellucid.task import CLASSES
 from pellucid.training.fastai_blocks import LoaderOptions, TokenLoader
 from pellucid.training.fastai_rows import TokenRows
 from pellucid.training.fastai_scores import column_name

@@ -14,7 +14,7 @@ from torch.nn import functional
 
 from pellucid.batch import IGNORED
 from pellucid.errors import DataError, LabelError, SettingError
-from pellucid.training.batch_text import CLASSES
+from pellucid.task import CLASSES, output_names
 from pellucid.types import FloatArray, IntArray, Note
 
 if TYPE_CHECKING:
@@ -149,7 +149,7 @@ def task_loss(task: "Task", options: LossOptions, labels: IntArray | FloatArray 
         name = "label_smoothing" if smoothing else "focal" if options.focal else "class_weights"
         cure = "Leave it out: it is for labels of texts and of tokens" + (", and for written texts." if smoothing else ".")
         raise SettingError(f"{task.tag} ({task.kind}) has no {name}", place=name, cure=cure)
-    names = label_names(task)
+    names = output_names(task)
     if options.class_weights is None:
         return TaskLoss(task, options), ()
     if isinstance(options.class_weights, Mapping):
@@ -194,11 +194,6 @@ def several_labels(logits: torch.Tensor, labels: torch.Tensor, options: LossOpti
         wrong = chances * (1 - labels) + (1 - chances) * labels
         each = each * wrong.clamp(min=SMALLEST) ** options.focal
     return each.mean(-1)
-
-
-def label_names(task: "Task") -> tuple[str, ...]:
-    """The labels in the order of the head: of tokens, their tags."""
-    return tuple(getattr(task, "tags", ()) or getattr(task, "labels", ()))
 
 
 def given_weights(given: Mapping[str, float], names: Sequence[str]) -> list[float]:
