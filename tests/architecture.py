@@ -243,7 +243,9 @@ def class_size(sources: Sequence[Source]) -> list[str]:
 
 def inheritance(sources: Sequence[Source]) -> list[str]:
     """A class may inherit from one class that itself inherits from nothing of ours; exceptions and protocols are exempt."""
-    bases = {node.name: [_base(base) for base in node.bases] for source in sources for node in source.classes}
+    every = {node.name: [_base(base) for base in node.bases] for source in sources for node in source.classes}
+    protocols = {"Protocol", "Generic", *(name for name, found in every.items() if "Protocol" in found)}
+    bases = {name: [base for base in found if base not in protocols] for name, found in every.items()}
 
     def depth(name: str, seen: frozenset[str] = frozenset()) -> int:
         if name in seen or name not in bases or not bases[name]:
@@ -256,7 +258,7 @@ def inheritance(sources: Sequence[Source]) -> list[str]:
     found = []
     for source in sources:
         for node in source.classes:
-            parents = [base for base in bases[node.name] if base not in {"Protocol", "Generic"}]
+            parents = bases[node.name]
             if is_exception(node.name) or not parents or f"{source.path}::{node.name}" in INHERITANCE_EXEMPT:
                 continue
             if depth(node.name) > 1 or len(parents) > 1:

@@ -77,6 +77,7 @@ PLANTED: dict[Check, tuple[list[tuple[Source, ...]], list[tuple[Source, ...]]]] 
             plant("class A: ...\nclass B(A): ..."),
             plant("class RootError(Exception): ...\nclass RowError(RootError, ValueError): ..."),
             plant("class A(Protocol): ..."),
+            plant("class Contract(Protocol): ...\nclass A(Contract): ...\nclass B(A): ..."),
         ],
     ),
     architecture.file_names: (

@@ -72,7 +72,7 @@ def through(tokenizer, split, options: TokenOptions, task: QuestionAnswering = Q
     """Targets → labels → logits that are right → predictions."""
     table = task.encode(tokenizer, split.columns(0, len(split)), split.targets(0, len(split)), options)
     batch = Batch({}, None, table.rows, table.windows, table.lengths)
-    return task.decode(oracle(table), batch, SplitSource(split, tokenizer, task.reads, options))
+    return task.decode(oracle(table), batch, SplitSource(split, tokenizer, options, task.windows_of))
 
 
 @pytest.fixture(scope="module")
@@ -325,7 +325,7 @@ def test_three_thousand_tokens_with_the_answer_in_the_last_window(minilm_folder:
     assert table.lengths.sum() > 3000 and len(table) > 8
     assert [bool(start) for start, _ in table.labels] == [False] * (len(table) - 1) + [True]
     batch = Batch({}, None, table.rows, table.windows, table.lengths)
-    source, output = SplitSource(split, tokenizer, task.reads, options), oracle(table)
+    source, output = SplitSource(split, tokenizer, options, task.windows_of), oracle(table)
     start = time.perf_counter()
     prediction = task.decode(output, batch, source)[0]
     assert time.perf_counter() - start < 1.0
@@ -349,7 +349,7 @@ def test_above_the_threshold_there_is_no_answer() -> None:
     batch = Batch({}, None, table.rows, table.windows, table.lengths)
     output = oracle(table)
     output.logits[0, 0] = 9.0  # no answer scores 18, the answer 20
-    source = SplitSource(split, tokenizer, task.reads, SHORT)
+    source = SplitSource(split, tokenizer, SHORT, task.windows_of)
     said = task.decode(output, batch, source)[0]
     assert said.answer == "wonderful" and any(each.start == each.end == 0 and not each.text for each in said.spans)
     strict = replace(task, threshold=-2.5).decode(output, batch, source)[0]

@@ -142,6 +142,7 @@ def _built(plan: _Plan, head: _Head, options: ModelOptions) -> Built:
     _configure(plan.config, head, options)
     model, missing, misfits, dropped = _load(plan, head, options)
     _check_finite(model, plan.place)
+    _own_memory(model)
     provenance = of_model(model, checkpoint=plan.checkpoint.name, missing=missing, mismatched=misfits)
     model.to(_device(options.device)).eval()
     return Built(model, provenance, head.labels, (*plan.notes, *head.notes, *_dropped_note(dropped)))
@@ -288,6 +289,16 @@ def _check_finite(model: "PreTrainedModel", place: str) -> None:
             wrong = int((~parameter.isfinite()).sum())
             problem = f"the weight {name!r} has {wrong:,} of {parameter.numel():,} numbers that are NaN or infinite"
             raise CheckpointError(problem, place=place, cure="Take an earlier checkpoint: this one is spoilt.")
+
+
+def _own_memory(model: "PreTrainedModel") -> None:
+    """Copy the weights out of the file that transformers maps into memory.
+
+    The file may then be cut or rewritten by anyone; and kernels add up in another order where memory is not aligned, as in a file: in
+    memory of its own a model answers the same to the bit, whether it has just been made or comes from what was saved.
+    """
+    for tensor in (*model.parameters(), *model.buffers()):
+        tensor.data = tensor.data.clone()
 
 
 def _device(name: str) -> str:

@@ -22,7 +22,6 @@ from pellucid.errors import CheckpointError, SettingError
 from pellucid.local_checkpoints import local_choices
 from pellucid.manifest import MANIFEST, read_manifest
 from pellucid.pipelines import Pipeline, with_length
-from pellucid.pipelines import with_tokenizer as fitted_to
 from pellucid.store import load
 from pellucid.tasks import task_class
 from pellucid.types import Note
@@ -48,7 +47,7 @@ class OneLiner:
         course = course_of(self.pipe.task.tag)
         asked = {**self.words, **checked(self.task, course, words, made=True)}
         rows, single = course.read(inputs, asked)
-        task, _ = fitted_to(configured(self.pipe.task, course, asked), self.pipe.tokenizer)
+        task, _ = configured(self.pipe.task, course, asked).for_tokenizer(self.pipe.tokenizer)
         pipe = replace(self.pipe, task=task)
         if not rows:
             return []
@@ -172,7 +171,7 @@ def with_tokenizer(pipe: Pipeline, tokenizer: str | os.PathLike[str]) -> Pipelin
         cure = "Give the folder or the name of a checkpoint."
         raise SettingError(f"expected the name of a tokenizer, came a {type(tokenizer).__name__}", place="tokenizer", cure=cure)
     loaded, notes = load_tokenizer(resolve(tokenizer).folder)
-    task, more = fitted_to(pipe.task, loaded)
+    task, more = pipe.task.for_tokenizer(loaded)
     set_pad_token(pipe.model, loaded.pad_token_id)
     options, length_notes = with_length(pipe.options, task, loaded, pipe.model)
     return replace(pipe, task=task, tokenizer=loaded, options=options, notes=(*pipe.notes, *notes, *more, *length_notes))

@@ -88,7 +88,7 @@ class Pipeline:
         load = model or ModelOptions()
         named = checkpoint if isinstance(checkpoint, str) else str(checkpoint.absolute())  # Path("minilm") is a folder, "minilm" is not
         tokenizer, tokenizer_notes = load_tokenizer(resolve(named, load.revision).folder)
-        chosen, fitting_notes = with_tokenizer(chosen, tokenizer)
+        chosen, fitting_notes = chosen.for_tokenizer(tokenizer)
         chosen, built = chosen.build(named, load)
         set_pad_token(built.model, tokenizer.pad_token_id)
         options, length_notes = with_length(tokens or TokenOptions(), chosen, tokenizer, built.model)
@@ -138,7 +138,7 @@ class Pipeline:
 
     def source(self, split: Split) -> SplitSource:
         """Where `decode` looks up the texts and tokens of a row."""
-        return SplitSource(split, self.tokenizer, self.task.reads, self.options, getattr(self.task, "windows_of", None))
+        return SplitSource(split, self.tokenizer, self.options, self.task.windows_of)
 
     def collate(self, tokens: TokenTable, windows: IntArray) -> Batch:
         """Pad the named windows into one batch."""
@@ -238,12 +238,6 @@ class Pipeline:
         counts = {str(origin): count for origin, count in self.provenance.counts().items()}
         weights = weight_lines(counts, sorted(self.provenance.new_names()))
         return Trace(example, tokens, batch, output, prediction, {"read": read - start, **seconds}, self.notes, weights)
-
-
-def with_tokenizer(task: Task, tokenizer: "PreTrainedTokenizerBase") -> tuple[Task, tuple[Note, ...]]:
-    """The task with the settings that follow from the tokenizer, where it has such (the ids of words, of the mask)."""
-    fit = getattr(task, "for_tokenizer", None)
-    return (task, ()) if fit is None else fit(tokenizer)
 
 
 def with_length(

@@ -14,7 +14,7 @@ from pellucid.data import Split
 from pellucid.errors import PellucidError
 from pellucid.gathered import Gathered, pooled
 from pellucid.task import Source
-from pellucid.tokens import TokenOptions, tokens_of, windows_of
+from pellucid.tokens import TokenOptions, window_of
 from pellucid.types import Answer, Batch, Example, FloatArray, Output, Prediction, Tokens
 
 if TYPE_CHECKING:
@@ -32,9 +32,8 @@ class SplitSource:
 
     split: Split
     tokenizer: "PreTrainedTokenizerBase"
-    reads: tuple[str, ...]
     options: TokenOptions
-    windows_by: WindowsOf | None = None  # the task's own `windows_of`, where its `encode` is more than that of `tokens`
+    windows_by: WindowsOf  # the task's `windows_of`
 
     def example(self, row: int) -> Example:
         """The texts of a row."""
@@ -42,15 +41,11 @@ class SplitSource:
 
     def tokens(self, row: int, window: int = 0) -> Tokens:
         """The tokens of one window of a row."""
-        if self.windows_by is not None:
-            return self.windows(row)[window]
-        return tokens_of(self.tokenizer, self.split[row], self.reads, self.options, window)
+        return window_of(self.windows(row), row, window)
 
     def windows(self, row: int) -> tuple[Tokens, ...]:
         """The tokens of every window of a row."""
-        if self.windows_by is not None:
-            return self.windows_by(self.tokenizer, self.split[row], self.options)
-        return windows_of(self.tokenizer, self.split[row], self.reads, self.options)
+        return self.windows_by(self.tokenizer, self.split[row], self.options)
 
     def text(self, ids: Sequence[int]) -> str:
         """The text that token ids spell, without special tokens."""

@@ -29,7 +29,7 @@ from pellucid.files import atomic_folder, copy_file, read_bytes_checked, recover
 from pellucid.manifest import MANIFEST, is_active, parse_json, read_manifest, unlisted, verify, write_manifest
 from pellucid.pipelines import Pipeline
 from pellucid.process import quiet_transformers
-from pellucid.task import Task, output_names, settings_of, task_from
+from pellucid.task import Task, settings_of, task_from
 from pellucid.tasks import task_class
 from pellucid.tokens import TokenOptions, load_tokenizer
 from pellucid.types import Note
@@ -164,7 +164,6 @@ def _load(folder: Path, manifest: Mapping[str, Any], device: str, base: str | os
         built_task, model = _whole(place, task, device, attention)
     if settings_of(built_task) != settings_of(task):
         raise CheckpointError("config.json does not fit the task's settings", place=place, cure="Take a whole copy of the folder.")
-    _own_memory(model)
     pipe = Pipeline(built_task, tokenizer, model, options, provenance, checkpoint, notes)
     check_finite(pipe.model.named_parameters(), place=place)
     check_golden(pipe, examples, place=place)
@@ -181,15 +180,6 @@ def _whole(place: str, task: Task, device: str, attention: Any) -> tuple[Task, "
         cure = "Take a whole copy of the folder."
         raise CheckpointError(f"the weight {unknown[0]!r} was not in the file ({len(unknown)} in all)", place=place, cure=cure)
     return built_task, built.model
-
-
-def _own_memory(model: "PreTrainedModel") -> None:
-    """Copy the weights out of the file that transformers maps into memory.
-
-    The file may then be cut or rewritten by anyone, and aligned memory gives the same answers to the bit as before the save.
-    """
-    for tensor in (*model.parameters(), *model.buffers()):
-        tensor.data = tensor.data.clone()
 
 
 def _write_parts(pipe: Pipeline, folder: Path, target: Path) -> dict[str, Any]:
@@ -220,7 +210,7 @@ def _write_model(pipe: Pipeline, folder: Path) -> None:
     finally:
         config_of_model.architectures = architectures  # save_pretrained sets it; saving must not change the pipeline
     config = parse_json(read_bytes_checked(folder / "config.json", max_bytes=16 << 20), str(folder / "config.json"))
-    names = output_names(pipe.task)
+    names = pipe.task.outputs
     if names and len(names) == pipe.model.config.num_labels:
         config["id2label"] = {str(index): name for index, name in enumerate(names)}
         config["label2id"] = {name: index for index, name in enumerate(names)}

@@ -7,7 +7,9 @@ A task is a frozen dataclass. Its fields are its settings: they make the JSON on
 Its methods, in the order of the pipeline, are the differences between it and every other task:
 
     reads   which columns it wants           for_rows  the settings that follow from the rows (label names, kind)
-    build   which head goes on the body      encode    rows → token table
+    build   which head goes on the body      for_tokenizer  those that follow from the tokenizer (the id of the mask)
+    outputs the names of what the head puts out
+    encode  rows → token table               windows_of     the tokens of one row, to be looked at
     to_learn, drawn  what only training changes in a table, or in a batch
     collate token table → batch              run       batch → output, in torch
     loss    logits, labels → loss a row      best_labels, label_text  how a training batch looks
@@ -26,6 +28,7 @@ import numpy as np
 from pellucid.errors import SettingError
 from pellucid.metrics import Score
 from pellucid.tokens import LongTexts, PadSpec, TokenOptions, TokenTable
+from pellucid.tokens import windows_of as windows_as_encoded
 from pellucid.types import Batch, Columns, Example, FloatArray, IntArray, Note, Output, Prediction, Target, Tokens, Want
 from pellucid.view import View
 
@@ -39,6 +42,7 @@ if TYPE_CHECKING:
 
 
 CLASSES = ("single_label", "multi_label", "regression")  # kinds whose answer is read off one row of logits: a class, a set, a number
+LABELLED_TOKENS = ("spans", "words")  # kinds with a label a token
 
 Spell = Callable[[Sequence[int]], str]
 
@@ -97,11 +101,24 @@ class Task(Protocol):
         """The model with this task's head; the task comes back with its labels in the order of the head."""
         ...
 
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        """The names of the head's outputs, in their order: the labels; () where none has a name."""
+        return tuple(getattr(self, "labels", ()))
+
+    def for_tokenizer(self, tokenizer: "PreTrainedTokenizerBase") -> tuple[Self, tuple[Note, ...]]:
+        """The same task with the settings that follow from the tokenizer, and what was chosen; itself where there are none."""
+        return self, ()
+
     def encode(
         self, tokenizer: "PreTrainedTokenizerBase", columns: Columns, targets: Sequence[Target] | None, options: TokenOptions
     ) -> TokenTable:
         """Tokenize rows; `targets` become `labels` where given. Does not change its input."""
         ...
+
+    def windows_of(self, tokenizer: "PreTrainedTokenizerBase", example: Example, options: TokenOptions) -> tuple[Tokens, ...]:
+        """The tokens of every window of one row, as `encode` makes them."""
+        return windows_as_encoded(tokenizer, example, self.reads, options)
 
     def to_learn(self, table: TokenTable) -> TokenTable:
         """The table of rows to learn from: as it is, or with labels that the text itself gives, or packed."""
@@ -120,7 +137,10 @@ class Task(Protocol):
         ...
 
     def run(self, model: "PreTrainedModel", batch: Batch, want: Want = Want()) -> Output:
-        """One forward pass. Tensors come out, with their graph where gradients are on."""
+        """One forward pass. Tensors come out, with their graph where gradients are on.
+
+        With `want.scored` a task may leave out logits that its `loss` would not read; most cannot, and give them all.
+        """
         ...
 
     def loss(self, logits: "torch.Tensor", labels: "torch.Tensor") -> "torch.Tensor":
@@ -179,11 +199,6 @@ def task_from(kind: type[Task], settings: Mapping[str, Any]) -> Task:
         odd = ", ".join(sorted(set(settings) ^ names))
         raise SettingError(f"the settings of {kind.__name__} do not fit: {odd}", cure="Save the model again with this version.")
     return kind(**{name: tuple(value) if isinstance(value, list) else value for name, value in settings.items()})
-
-
-def output_names(task: Task) -> tuple[str, ...]:
-    """The names of the head's outputs, in their order: a task's `outputs` where they are not its labels; () where none has a name."""
-    return tuple(getattr(task, "outputs", getattr(task, "labels", ())))
 
 
 def with_settings(task: Task, assignments: Sequence[str]) -> Task:

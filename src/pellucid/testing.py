@@ -7,17 +7,18 @@ Knows nothing of any one task.
 import inspect
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
+from pellucid.batch import IGNORED
 from pellucid.data import Rows, Split
 from pellucid.errors import PellucidError
 from pellucid.pipelines import Pipeline
 from pellucid.store import load, save
-from pellucid.task import CLASSES, Task, settings_of, task_from
-from pellucid.types import Answer, FloatArray, Output, Prediction, Span, Target
+from pellucid.task import CLASSES, LABELLED_TOKENS, Task, settings_of, task_from
+from pellucid.types import Answer, FloatArray, Output, Prediction, Span, Target, Want
 
 TOLERANCE = 1e-5  # float32, the same sums in another order; relative for numbers above 1
 FEWEST = 4  # rows
@@ -122,7 +123,13 @@ def order_does_not_matter(subject: Subject) -> None:
 
 
 def oracle(labels: FloatArray, outputs: int) -> FloatArray:
-    """Logits that say exactly what the labels say: class numbers, zeros and ones, or numbers."""
+    """Logits that say exactly what the labels say: class numbers, zeros and ones, or numbers.
+
+    Where a token is not scored they say what they said of the one before: the further pieces of a word are no other word.
+    """
+    if np.issubdtype(labels.dtype, np.integer) and labels.ndim == 2:
+        places = np.where(labels == IGNORED, 0, np.arange(labels.shape[1]))  # (batch, tokens)
+        labels = np.take_along_axis(labels, np.maximum.accumulate(places, axis=1), axis=1)
     if np.issubdtype(labels.dtype, np.integer):
         return 40.0 * np.eye(outputs, dtype=np.float32)[np.maximum(labels, 0)]
     if labels.ndim == 1:
@@ -140,10 +147,8 @@ def as_told(target: object) -> object:
 def labels_survive(subject: Subject) -> None:
     """Targets that go in through `encode` come out of `decode` when the model is always right: classes, numbers, tags, spans."""
     pipe, split = subject.pipe, subject.split
-    if pipe.task.kind not in CLASSES and not hasattr(pipe.task, "label_pieces"):
+    if pipe.task.kind not in (*CLASSES, *LABELLED_TOKENS):
         return  # texts and vectors have no logits that say them; a task of answers tests its own
-    if hasattr(pipe.task, "label_pieces"):  # so that every piece of a word has a label
-        pipe = replace(pipe, task=replace(pipe.task, label_pieces="all"))  # type: ignore[type-var]  # a task is a dataclass
     table = pipe.encode(split)
     if table.labels is None:
         return  # nothing is learned from rows
@@ -175,6 +180,9 @@ def loss_is_one_a_row(subject: Subject) -> None:
     loss = pipe.task.loss(output.logits, torch.as_tensor(batch.labels, device=output.logits.device))
     expect(tuple(loss.shape) == (len(batch),), f"loss has the shape {tuple(loss.shape)}, expected ({len(batch)},)")
     expect(bool(torch.isfinite(loss).all()), "loss is not finite")
+    short = pipe.task.loss(pipe.task.run(pipe.model, batch, Want(scored=True)).logits, torch.as_tensor(batch.labels, device=loss.device))
+    apart = closest(loss.detach().cpu().numpy(), short.detach().cpu().numpy())
+    expect(apart <= TOLERANCE * max(1.0, float(loss.abs().max())), f"with Want(scored=True) the loss differs by {apart:.1e}")
     loss.mean().backward()
     reached = any(parameter.grad is not None and bool(parameter.grad.any()) for parameter in pipe.model.parameters())
     pipe.model.zero_grad(set_to_none=True)

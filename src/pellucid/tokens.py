@@ -41,6 +41,7 @@ __all__ = [
     "load_tokenizer",
     "pad_spec",
     "tokens_of",
+    "window_of",
     "windows_of",
 ]
 
@@ -111,10 +112,14 @@ def tokens_of(
 
     Raises what `encode` raises, and SettingError for a window that the row does not have.
     """
-    found = windows_of(tokenizer, example, reads, options)
+    return window_of(windows_of(tokenizer, example, reads, options), example.row, window)
+
+
+def window_of(found: Sequence[Tokens], row: int, window: int) -> Tokens:
+    """One of the windows of a row. Raises SettingError for one that it does not have."""
     if not 0 <= window < len(found):
         has = "a row has one window" if len(found) == 1 else f"the row has {len(found)} windows"
-        raise SettingError(f"{has}, asked for window {window}", place=f"row {example.row}", cure="Count from 0.")
+        raise SettingError(f"{has}, asked for window {window}", place=f"row {row}", cure="Count from 0.")
     return found[window]
 
 

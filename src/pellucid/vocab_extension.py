@@ -12,7 +12,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from pellucid.errors import DataError, SettingError
-from pellucid.pipelines import Pipeline, with_tokenizer
+from pellucid.pipelines import Pipeline
 from pellucid.provenance import Origin, ParameterOrigin, Provenance
 from pellucid.tokenizer import private_twin
 from pellucid.types import Note
@@ -49,7 +49,7 @@ def extend_vocabulary(pipe: Pipeline, words: Sequence[str]) -> Pipeline:
     was = {name: tuple(parameter.shape) for name, parameter in model.named_parameters(remove_duplicate=False)}
     pieces = {int(tokenizer.convert_tokens_to_ids(word)): [piece for piece in cut[word] if piece != unknown] for word in new}
     _grow(model, len(tokenizer), pieces, len(pipe.tokenizer))
-    task, _ = with_tokenizer(pipe.task, tokenizer)
+    task, _ = pipe.task.for_tokenizer(tokenizer)
     provenance = _resized(pipe.provenance, model, was)
     notes = (_said(new, model, was), *_kept(wanted, new))
     return replace(pipe, task=task, tokenizer=tokenizer, model=model, provenance=provenance, notes=(*pipe.notes, *notes))

@@ -18,6 +18,7 @@ from pellucid.errors import CheckpointError, DataError, SettingError
 from pellucid.generation import GenerationOptions, candidates_of, continued, generate, generation_of, positions_of, resolved, stream_text
 from pellucid.language_rows import language_table, packed, split_up
 from pellucid.metrics import Score
+from pellucid.task import Task
 from pellucid.token_table import ragged_positions
 from pellucid.tokens import LongTexts, PadSpec, TokenOptions, TokenTable, windows_of
 from pellucid.types import Batch, Columns, Example, FloatArray, IntArray, Note, Output, Prediction, Target, Tokens, Want
@@ -37,7 +38,7 @@ CAUSAL_WITHIN = 1e-3  # how far logits may move when a later token changes: roun
 
 
 @dataclass(frozen=True, slots=True)
-class TextGeneration(GenerationOptions):
+class TextGeneration(GenerationOptions, Task):
     """A text that goes on: from a prompt, or from a conversation, which is a JSON list of messages with "role" and "content".
 
     To learn: plain texts are learned whole, one after the other with the end token between, in blocks of `block_tokens` (`pack=False`: a
@@ -141,10 +142,6 @@ class TextGeneration(GenerationOptions):
             return with_lost(table, block)
         return packed(table, block, self.end_id) if self.pack else split_up(table, block)
 
-    def drawn(self, batch: Batch, draw: int) -> Batch:
-        """The batch as it is."""
-        return batch
-
     def collate(self, tokens: TokenTable, windows: IntArray, pad: PadSpec) -> Batch:
         """Pad on the left, so that all rows go on from the same place; what is counted as lost is left out."""
         chosen = np.asarray(windows, dtype=np.int64)
@@ -201,24 +198,12 @@ class TextGeneration(GenerationOptions):
         """None of what was written: a language model is scored by how well it foresees a text."""
         return ()
 
-    def tally(self, answers: Sequence[Prediction], targets: Sequence[Target]) -> None:
-        """Nothing: see `metrics`."""
-
     def view(self, prediction: Prediction, example: Example) -> View:
         """The prompt, what follows it, and all texts that were weighed where there are several."""
         parts: list[View] = [Lines("prompt", tuple(example.fields.values())), Lines("answer", (str(prediction.answer),))]
         if len(prediction.alternatives) > 1:
             parts.append(Table("texts that were weighed", ("text", "log-probability a token"), prediction.alternatives))
         return Stack(f"row {prediction.row}", tuple(parts))
-
-    @property
-    def settles(self) -> bool:
-        """Nothing."""
-        return False
-
-    def settled(self, answers: Sequence[Prediction], targets: Sequence[Target]) -> tuple[Self, tuple[Note, ...]]:
-        """The task as it is."""
-        return self, ()
 
 
 class Written(Protocol):

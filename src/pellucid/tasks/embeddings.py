@@ -14,6 +14,7 @@ from pellucid.batch import pad as pad_windows
 from pellucid.errors import SettingError, TokenizerError
 from pellucid.metrics import REGRESSION, Score, finite_numbers, regression_scores
 from pellucid.sentence_files import pooling_of
+from pellucid.task import Task
 from pellucid.token_reading import check_unicode
 from pellucid.tokens import LongTexts, PadSpec, TokenOptions, TokenTable, windows_of
 from pellucid.tokens import encode as encode_columns
@@ -32,7 +33,7 @@ VectorPooling = Literal["auto", "mean", "cls", "last", "max"]
 
 
 @dataclass(frozen=True, slots=True)
-class FeatureExtraction:
+class FeatureExtraction(Task):
     """A vector for each text: the hidden states of one layer pooled over its tokens.
 
     `pooling`: "mean" over the tokens, "cls" (the first), "last", "max"; "auto" takes what the checkpoint's sentence-transformers files
@@ -131,10 +132,6 @@ class FeatureExtraction:
         """Raises SettingError: there is nothing to learn."""
         _untrainable()
 
-    def drawn(self, batch: Batch, draw: int) -> Batch:
-        """The batch as it is."""
-        return batch
-
     def collate(self, tokens: TokenTable, windows: IntArray, pad: PadSpec) -> Batch:
         """Pad to one length."""
         return pad_windows(tokens, windows, pad)
@@ -177,21 +174,9 @@ class FeatureExtraction:
         scores = {score.name: score for score in regression_scores(given, targets)}
         return tuple(scores[name] for name in sorted(REGRESSION, key=lambda name: name != "Spearman"))
 
-    def tally(self, answers: Sequence[Prediction], targets: Sequence[Target]) -> None:
-        """Nothing: the scores of numbers are known by their kind."""
-
     def view(self, prediction: Prediction, example: Example) -> View:
         """The texts, and the beginning of the vector or the similarity."""
         return Stack(f"row {prediction.row}", (Lines("text", tuple(example.fields.values())), Lines("answer", (prediction.says(),))))
-
-    @property
-    def settles(self) -> bool:
-        """Held-out rows decide nothing."""
-        return False
-
-    def settled(self, answers: Sequence[Prediction], targets: Sequence[Target]) -> tuple[Self, tuple[Note, ...]]:
-        """The task as it is."""
-        return self, ()
 
 
 def finished(task: FeatureExtraction, vectors: FloatArray) -> FloatArray:

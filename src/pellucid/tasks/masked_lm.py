@@ -18,6 +18,7 @@ from pellucid.errors import DataError, SettingError, TokenizerError
 from pellucid.filling import MASKS, characters, filled_in, places_of, seen_once, with_masks, word_of
 from pellucid.masking import HowMasked, Masking, check_masking, learnable, learnable_words, masked
 from pellucid.metrics import Score
+from pellucid.task import Task
 from pellucid.tokenizer import private_twin
 from pellucid.tokens import LongTexts, PadSpec, TokenOptions, TokenTable, encode_aligned, windows_of
 from pellucid.tokens import encode as encode_columns
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
-class FillMask:
+class FillMask(Task):
     """The `top_k` best words for each mask of a text; only words among `targets` where those are given.
 
     For training: `mask_share` of the tokens are hidden, as single "tokens", "whole-words" or "spans" of words; of those, `as_mask` become
@@ -213,9 +214,6 @@ class FillMask:
         """Nothing: a language model is scored by its loss."""
         return ()
 
-    def tally(self, answers: Sequence[Prediction], targets: Sequence[Target]) -> None:
-        """Nothing: a language model is scored by its loss."""
-
     def view(self, prediction: Prediction, example: Example) -> View:
         """The text, the text filled in, and a bar for each word that was weighed."""
         parts: list[View] = [Lines("text", (example.fields["text"],)), Lines("answer", (str(prediction.answer),))]
@@ -223,15 +221,6 @@ class FillMask:
             spans = tuple(group)
             parts.append(Bars(f"scores of mask {number}", tuple(span.label for span in spans), tuple(span.score or 0.0 for span in spans)))
         return Stack(f"row {prediction.row}: {prediction.answer}", tuple(parts))
-
-    @property
-    def settles(self) -> bool:
-        """Held-out rows decide nothing."""
-        return False
-
-    def settled(self, answers: Sequence[Prediction], targets: Sequence[Target]) -> tuple[Self, tuple[Note, ...]]:
-        """The task as it is."""
-        return self, ()
 
 
 def best_words(logits: "torch.Tensor", where: "torch.Tensor", numbers: "torch.Tensor", top_k: int) -> dict[str, "torch.Tensor"]:

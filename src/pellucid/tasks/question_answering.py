@@ -19,6 +19,7 @@ from pellucid.batch import row_slices
 from pellucid.errors import CheckpointError, LabelError, SettingError
 from pellucid.metrics import Score
 from pellucid.tallies import Tally, scores_of
+from pellucid.task import Task
 from pellucid.tokens import Alignment, LongTexts, PadSpec, TokenOptions, TokenTable, encode, encode_aligned
 from pellucid.types import Batch, Columns, Example, FloatArray, IntArray, Note, Output, Prediction, Span, Target, Want
 from pellucid.view import Bars, Lines, Spans, Stack, View
@@ -41,7 +42,7 @@ CHANGE = "dataclasses.replace(pipe.task, threshold=…) sets another."
 
 
 @dataclass(frozen=True, slots=True)
-class QuestionAnswering:
+class QuestionAnswering(Task):
     """The answer to `text` (a question) as a stretch of `text_pair` (its context), the `n_best` best ones with their probabilities.
 
     `no_answer` says that a question may have none: then there is none where its score is more than `threshold` above the best span's.
@@ -129,14 +130,6 @@ class QuestionAnswering:
         """The first acceptable answer of each row as characters of its context, (rows, 2), end exclusive; -1 where there is none."""
         answers = [answer_spans.answers_of(target, row) for row, target in enumerate(targets)]
         return np.array([(each[0].start, each[0].end) if each else (-1, -1) for each in answers]).reshape(-1, 2)
-
-    def to_learn(self, table: TokenTable) -> TokenTable:
-        """Every window, those without the answer too: from them the model learns to say so."""
-        return table
-
-    def drawn(self, batch: Batch, draw: int) -> Batch:
-        """Nothing is drawn."""
-        return batch
 
     def collate(self, tokens: TokenTable, windows: IntArray, pad: PadSpec) -> Batch:
         """Pad to one length; labels count from the first column of the batch."""

@@ -18,6 +18,7 @@ from pellucid.generation import Candidate, candidates_of, generate, generation_o
 from pellucid.languages import languages_of, speaking
 from pellucid.metrics import Score
 from pellucid.tallies import Tally, scores_of
+from pellucid.task import Task
 from pellucid.text_metrics import SUMMARIES, TRANSLATIONS, text_tally
 from pellucid.text_pieces import read
 from pellucid.token_reading import check_unicode
@@ -42,7 +43,7 @@ IN_WORDS = {
 
 
 @dataclass(frozen=True, slots=True)
-class Seq2Seq:
+class Seq2Seq(Task):
     """What summaries, translations and other texts from texts have in common.
 
     `prefix` stands before every text (None: what the checkpoint says for this task). `source_language` and `target_language` are codes of
@@ -166,14 +167,6 @@ class Seq2Seq:
         """Not possible: a text becomes ids by a tokenizer, in `encode`."""
         raise SettingError("texts have no numbers of their own", place="targets", cure="Encode rows with their targets.")
 
-    def to_learn(self, table: TokenTable) -> TokenTable:
-        """The table as it is."""
-        return table
-
-    def drawn(self, batch: Batch, draw: int) -> Batch:
-        """The batch as it is."""
-        return batch
-
     def collate(self, tokens: TokenTable, windows: IntArray, pad: PadSpec) -> Batch:
         """Pad to one length; the decoder reads the labels one place later, or its start alone where there are none."""
         batch = pad_windows(tokens, windows, pad)
@@ -238,15 +231,6 @@ class Seq2Seq:
         if len(prediction.alternatives) > 1:
             parts.append(Table("texts that were weighed", ("text", "log-probability a token"), prediction.alternatives))
         return Stack(f"row {prediction.row}", tuple(parts))
-
-    @property
-    def settles(self) -> bool:
-        """Nothing."""
-        return False
-
-    def settled(self, answers: Sequence[Prediction], targets: Sequence[Target]) -> tuple[Self, tuple[Note, ...]]:
-        """The task as it is."""
-        return self, ()
 
 
 @dataclass(frozen=True, slots=True)

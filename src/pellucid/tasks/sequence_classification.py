@@ -15,6 +15,7 @@ from pellucid.calibration import best_thresholds
 from pellucid.errors import LabelError, SettingError
 from pellucid.labels import LabelSet, are_numbers, number_of
 from pellucid.metrics import Score, classification_scores, multilabel_scores, regression_scores
+from pellucid.task import Task
 from pellucid.tokens import LongTexts, PadSpec, TokenOptions, TokenTable
 from pellucid.tokens import encode as encode_columns
 from pellucid.types import Batch, Columns, Example, FloatArray, IntArray, Note, Output, Prediction, Target, Want
@@ -32,7 +33,7 @@ Kind = Literal["auto", "single_label", "multi_label", "regression"]
 
 
 @dataclass(frozen=True, slots=True)
-class SequenceClassification:
+class SequenceClassification(Task):
     """One label (`single_label`), any number of labels (`multi_label`) or a number (`regression`) for each row.
 
     `thresholds` are for multi-label: a label is given from its threshold on; empty until they have been chosen, then one a label.
@@ -116,14 +117,6 @@ class SequenceClassification:
             return array
         return np.array([known(target, numbers, row) for row, target in enumerate(targets)], dtype=np.int64)  # (rows,)
 
-    def to_learn(self, table: TokenTable) -> TokenTable:
-        """The table as it is."""
-        return table
-
-    def drawn(self, batch: Batch, draw: int) -> Batch:
-        """The batch as it is."""
-        return batch
-
     def collate(self, tokens: TokenTable, windows: IntArray, pad: PadSpec) -> Batch:
         """Pad to one length."""
         return pad_windows(tokens, windows, pad)
@@ -143,12 +136,6 @@ class SequenceClassification:
         if self.kind == "multi_label":
             return functional.binary_cross_entropy_with_logits(logits.float(), labels.float(), reduction="none").mean(-1)
         return functional.cross_entropy(logits.float(), labels, reduction="none")
-
-    def best_labels(self, logits: FloatArray) -> IntArray | FloatArray:
-        """Class numbers (batch,), zeros and ones (batch, labels), or numbers (batch,)."""
-        rows = np.arange(len(logits))
-        answers = self.decode(Output(logits), Batch({}, None, rows, np.zeros_like(rows), np.zeros_like(rows)))
-        return self.label_array([prediction.answer for prediction in answers])  # type: ignore[misc]  # an answer here is a target
 
     def label_text(self, labels: IntArray | FloatArray, ids: IntArray, spell: "Spell") -> str:
         """The name of the class, the names of the set, or the number."""
@@ -177,9 +164,6 @@ class SequenceClassification:
             return regression_scores(given, [number(target, row) for row, target in enumerate(targets)])
         scores = multilabel_scores if self.kind == "multi_label" else classification_scores
         return scores(given, targets, self.labels)
-
-    def tally(self, answers: Sequence[Prediction], targets: Sequence[Target]) -> None:
-        """Nothing: the scores of classes and numbers are known by their kind."""
 
     def view(self, prediction: Prediction, example: Example) -> View:
         """The text, the answer, and a bar for each label."""

@@ -21,6 +21,7 @@ from pellucid.span_metrics import entity_tally, word_tally
 from pellucid.tagged_tokens import RowPieces, TagReading, spelled
 from pellucid.tagging import OUTSIDE
 from pellucid.tallies import Tally, scores_of
+from pellucid.task import Task
 from pellucid.token_labels import TokenTags, census_of, checked_spans, labels_of_tags, scheme_of_tags, tags_of_labels
 from pellucid.tokens import LongTexts, PadSpec, TokenOptions, TokenTable, encode, encode_aligned
 from pellucid.types import Batch, Columns, Example, FloatArray, IntArray, Note, Output, Prediction, Span, Target, Want
@@ -47,7 +48,7 @@ CHOICES = {"kind": TagKind, "scheme": TagScheme, "label_pieces": LabelPieces, "a
 
 
 @dataclass(frozen=True, slots=True)
-class TokenClassification:
+class TokenClassification(Task):
     """Entities in a text (`kind` "spans"), or a tag for each word ("words"); "auto" means what rows, or a trained head, show.
 
     `labels` are the types of entities or the tags of words; `tags` those of the head in its order, which `scheme` makes of them.
@@ -180,14 +181,6 @@ class TokenClassification:
                 counts[row, self.labels.index(span.label if isinstance(span, Span) else span)] += 1
         return counts
 
-    def to_learn(self, table: TokenTable) -> TokenTable:
-        """Every window."""
-        return table
-
-    def drawn(self, batch: Batch, draw: int) -> Batch:
-        """The same batch in every epoch."""
-        return batch
-
     def collate(self, tokens: TokenTable, windows: IntArray, pad: PadSpec) -> Batch:
         """Pad to one length; labels stand where their tokens stand."""
         return pad_windows(tokens, windows, pad)
@@ -267,20 +260,11 @@ class TokenClassification:
         marks = tuple(Mark(span.start, span.end, span.label, span.score) for span in spans)
         return Stack(f"row {prediction.row}: {prediction.says()}", (Spans("text", example.fields["text"], marks),))
 
-    @property
-    def settles(self) -> bool:
-        """Nothing is left for held-out rows to decide."""
-        return False
 
-    def settled(self, answers: Sequence[Prediction], targets: Sequence[Target]) -> tuple[Self, tuple[Note, ...]]:
-        """The same task."""
-        return self, ()
+Tagger = TypeVar("Tagger", bound=TokenClassification)
 
 
-Task = TypeVar("Task", bound=TokenClassification)
-
-
-def filled(task: Task, words: TagWords, pieces: LabelPieces, joined: TagAggregation = "auto") -> Task:
+def filled(task: Tagger, words: TagWords, pieces: LabelPieces, joined: TagAggregation = "auto") -> Tagger:
     """The same task with these in the place of "auto", and with what follows from them."""
     pieces = pieces if task.label_pieces == "auto" else task.label_pieces
     if joined == "auto" or task.kind == "words":
@@ -296,7 +280,7 @@ def filled(task: Task, words: TagWords, pieces: LabelPieces, joined: TagAggregat
     )
 
 
-def for_head(task: Task, tags: tuple[str, ...]) -> Task:
+def for_head(task: Tagger, tags: tuple[str, ...]) -> Tagger:
     """The same task with the labels that a trained head says; it answers as transformers' pipeline does."""
     scheme = task.scheme if task.scheme != "auto" else "plain" if task.kind == "words" else scheme_of_tags(tags)
     kind: TagKind = task.kind if task.kind != "auto" else "words" if scheme == "plain" and OUTSIDE not in tags else "spans"

@@ -17,6 +17,7 @@ from pellucid.batch import row_slices
 from pellucid.errors import LabelError, SettingError, TokenizerError
 from pellucid.labels import LabelSet
 from pellucid.metrics import Score, classification_scores, multilabel_scores
+from pellucid.task import Task
 from pellucid.token_reading import check_unicode
 from pellucid.tokens import LongTexts, PadSpec, TokenOptions, TokenTable, windows_of
 from pellucid.tokens import encode as encode_columns
@@ -40,7 +41,7 @@ NO_NLI = (
 
 
 @dataclass(frozen=True, slots=True)
-class ZeroShotClassification:
+class ZeroShotClassification(Task):
     """The best of `candidate_labels` for each text; with `multi_label` each label that reaches `threshold`, for itself.
 
     `template` makes a sentence of a label. Method "nli": a model of natural language inference says whether the text entails it. Method
@@ -188,10 +189,6 @@ class ZeroShotClassification:
         """Raises SettingError: such a model is trained on pairs."""
         untrainable()
 
-    def drawn(self, batch: Batch, draw: int) -> Batch:
-        """The batch as it is."""
-        return batch
-
     def collate(self, tokens: TokenTable, windows: IntArray, pad: PadSpec) -> Batch:
         """Pad to one length."""
         return pad_windows(tokens, windows, pad)
@@ -235,24 +232,12 @@ class ZeroShotClassification:
         given: list[Any] = [prediction.answer for prediction in answers]
         return (multilabel_scores if self.multi_label else classification_scores)(given, targets, self.labels)
 
-    def tally(self, answers: Sequence[Prediction], targets: Sequence[Target]) -> None:
-        """Nothing: the scores of classes are known by their kind."""
-
     def view(self, prediction: Prediction, example: Example) -> View:
         """The text, the answer, and a bar for each label."""
         best = sorted(prediction.scores.items(), key=lambda scored: -scored[1])
         bars = Bars(f"scores for {self.template!r}", tuple(label for label, _ in best), tuple(score for _, score in best))
         said = prediction.says()
         return Stack(f"row {prediction.row}: {said}", (Lines("text", (example.fields["text"],)), Lines("answer", (said,)), bars))
-
-    @property
-    def settles(self) -> bool:
-        """Held-out rows decide nothing."""
-        return False
-
-    def settled(self, answers: Sequence[Prediction], targets: Sequence[Target]) -> tuple[Self, tuple[Note, ...]]:
-        """The task as it is."""
-        return self, ()
 
 
 def counted_once(lost: npt.NDArray[np.int32], count: int) -> npt.NDArray[np.int32]:

@@ -22,6 +22,7 @@ from pellucid.errors import DataError, SettingError
 from pellucid.forwarding import check_reach
 from pellucid.given import as_split
 from pellucid.inspection import show as show_view
+from pellucid.task import LABELLED_TOKENS
 from pellucid.training.batch_text import TokenInputs, shown_label, shown_text
 from pellucid.training.fastai_rows import PickedRows, TokenRows, check_vocab, encode_items
 from pellucid.types import IntArray
@@ -31,7 +32,6 @@ if TYPE_CHECKING:
     from pellucid.pipelines import Pipeline
     from pellucid.tokens import TokenTable
 
-LABELLED_TOKENS = ("spans", "words")  # kinds with a label a token
 AUTO_ROWS, AUTO_TOKENS = 32, 4096  # of a batch on a CPU; a GPU takes eight times the tokens
 PEEK = 2**31  # epochs from here on are looked at, never trained on: looking at a batch does not change the training
 

@@ -15,7 +15,7 @@ from torch.nn import functional
 
 from pellucid.batch import IGNORED
 from pellucid.errors import SettingError
-from pellucid.task import output_names
+from pellucid.task import LABELLED_TOKENS
 from pellucid.types import IntArray
 from pellucid.view import Table
 
@@ -95,7 +95,7 @@ class Collecting(Callback):
             at = place + follows if pipe.task.kind != "text" else place
             label, guess = int(labels[entry, place]), int(logits[entry, place].argmax())
             before, text, after = stretch(pipe.tokenizer, shown[entry].cpu().numpy(), at, label if pipe.task.kind == "language" else None)
-            names = output_names(pipe.task) if pipe.task.kind in ("spans", "words") else ()
+            names = pipe.task.outputs if pipe.task.kind in LABELLED_TOKENS else ()
             label_text, guess_text = ((names[one] if names else spelling(pipe.tokenizer, one)) for one in (label, guess))
             row = int(table.rows[windows[entry]])
             found.append(

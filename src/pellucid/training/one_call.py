@@ -14,6 +14,7 @@ from pellucid.checks import check_rows
 from pellucid.data import Rows
 from pellucid.errors import DataError, SettingError
 from pellucid.pipelines import Pipeline
+from pellucid.task import LABELLED_TOKENS
 from pellucid.token_table import TruncationReport
 from pellucid.training.precision import Precision
 from pellucid.training.resume import CheckpointFolder
@@ -200,8 +201,6 @@ def keeper_of(options: TrainOptions) -> "Checkpoints | None":
 
 def head_first(pipe: Pipeline, options: TrainOptions) -> tuple[int, tuple[Note, ...]]:
     """How many epochs the head is trained alone, and what is to be said of that where nobody decided it."""
-    from pellucid.training.fastai_blocks import LABELLED_TOKENS
-
     if options.freeze_epochs is not None:
         return options.freeze_epochs, ()
     if pipe.task.kind not in LABELLED_TOKENS or not pipe.provenance.new_names():

@@ -14,7 +14,7 @@ from torch.nn import functional
 
 from pellucid.batch import IGNORED
 from pellucid.errors import DataError, LabelError, SettingError
-from pellucid.task import CLASSES, output_names
+from pellucid.task import CLASSES
 from pellucid.types import FloatArray, IntArray, Note
 
 if TYPE_CHECKING:
@@ -149,7 +149,7 @@ def task_loss(task: "Task", options: LossOptions, labels: IntArray | FloatArray 
         name = "label_smoothing" if smoothing else "focal" if options.focal else "class_weights"
         cure = "Leave it out: it is for labels of texts and of tokens" + (", and for written texts." if smoothing else ".")
         raise SettingError(f"{task.tag} ({task.kind}) has no {name}", place=name, cure=cure)
-    names = output_names(task)
+    names = task.outputs
     if options.class_weights is None:
         return TaskLoss(task, options), ()
     if isinstance(options.class_weights, Mapping):
