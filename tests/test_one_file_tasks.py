@@ -18,10 +18,11 @@ from pellucid.tasks import TASKS
 SOURCES = Path(__file__).resolve().parents[1] / "src" / "pellucid"
 NAMES = ("tasks/__init__.py", "__init__.py")
 BUILT_ON = {"embeddings": ("features.py",)}  # task → what has no meaning without it
-OTHER_WORDS = {
-    "course_tasks.py",
-    "local_checkpoints.py",
-}  # names of the course, whose words and shapes are no differences of a task
+OTHER_WORDS = {  # files whose words only look like those of a task
+    "course_tasks.py",  # the names of the course, and the shapes of its answers
+    "local_checkpoints.py",  # what a checkpoint must be able to do for such a name
+    "roles.py",  # names of columns: one may be called "translation"
+}
 TASK_FILES = sorted({place.partition(":")[0].rpartition(".")[2] for place in TASKS.values()})
 USUAL = "text-classification"  # what is meant where nobody names a task
 
