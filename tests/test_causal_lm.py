@@ -278,9 +278,11 @@ def test_draws_are_several_and_seeded(folders: dict[str, Path]) -> None:
     assert new(folders["gpt2"], do_sample=True, num_return_sequences=3, seed=2, top_k=0)(TEXTS[0]) != first
 
 
-def test_a_model_that_reads_to_both_sides_is_refused(tiny_tokenizers: dict[str, Any], tmp_path: Path) -> None:
+@pytest.mark.parametrize("seed", range(5))
+def test_a_model_that_reads_to_both_sides_is_refused(seed: int, tiny_tokenizers: dict[str, Any], tmp_path: Path) -> None:
     from transformers import BertConfig, BertForMaskedLM
 
+    torch.manual_seed(seed)
     size = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 48}
     BertForMaskedLM(BertConfig(vocab_size=len(tiny_tokenizers["wordpiece"]), **size)).save_pretrained(tmp_path / "bert")
     tiny_tokenizers["wordpiece"].save_pretrained(tmp_path / "bert")
