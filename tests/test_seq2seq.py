@@ -294,7 +294,9 @@ def test_a_long_document_is_cut_and_counted_or_read_in_pieces(folders: dict[str,
     prefix = joined.tokenizer("the film:")["input_ids"][1:-1]
     assert all(pieces.ids_of(window)[1 : 1 + len(prefix)].tolist() == prefix for window in range(len(pieces)))
     long, short = joined([LONG, "Dull"])
-    assert long.answer.count("\n") >= len(pieces) - 2 and short == replace(joined(["Dull"])[0], row=1)
+    alone = joined(["Dull"])[0]
+    assert long.answer.count("\n") >= len(pieces) - 2 and short.answer == alone.answer
+    assert short.alternatives[0][1] == pytest.approx(alone.alternatives[0][1], rel=1e-5)  # in another batch sums are rounded otherwise
     assert joined.trace(LONG).prediction.answer == long.answer
 
 
