@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from fastai.callback.core import Callback, CancelFitException
+from fastai.callback.fp16 import MixedPrecision
 from fastai.callback.tracker import SaveModelCallback
 from fastai.callback.training import GradientAccumulation, GradientClip
 from fastcore.foundation import L
@@ -402,6 +403,46 @@ def test_a_bad_number_stops_before_the_step(pipe, rows, tmp_path, where, value, 
     learn.remove_cb(spoil)
     with learn.no_bar(), learn.no_logging():
         learn.fit(1, 1e-3)  # and it goes on from there
+
+
+class HalfOnCpu(MixedPrecision):
+    """float16's loss scaling where there is no GPU: from 4.0, halved after every step whose gradients overflow."""
+
+    def before_fit(self):
+        self.autocast, self.scales = torch.autocast("cpu", dtype=torch.bfloat16), L()
+        self.learn.scaler = torch.amp.GradScaler("cpu", init_scale=4.0)
+
+
+class Overflow(Callback):
+    """Gradients that overflow in the first `steps` steps."""
+
+    order = -5
+
+    def __init__(self, steps):
+        super().__init__()
+        self.steps, self.seen = steps, 0
+
+    def after_backward(self):
+        self.seen += 1
+        if self.seen <= self.steps:
+            next(self.learn.model.parameters()).grad[0, 0] = float("inf")
+
+
+def test_a_loss_scale_that_falls_to_nothing_is_no_training(pipe, rows, tmp_path):
+    before, overflow = weights(pipe.model), Overflow(100)
+    learn = learn_of(pipe, rows, tmp_path, bs=2, cbs=[FiniteSteps(), HalfOnCpu(), overflow])
+    with pytest.raises(PellucidError, match=r"the loss scale of float16 is 0\.5") as caught, learn.no_bar(), learn.no_logging():
+        learn.fit(3, 1e-3)
+    assert caught.value.place == "epoch 0, step 2" and overflow.seen == 3
+    assert "bfloat16" in str(caught.value) and close(weights(pipe.model), before, 0)
+
+
+def test_a_few_overflows_are_skipped_as_always(pipe, rows, tmp_path):
+    before = weights(pipe.model)
+    learn = learn_of(pipe, rows, tmp_path, bs=2, cbs=[FiniteSteps(), HalfOnCpu(), Overflow(2)])
+    with learn.no_bar(), learn.no_logging():
+        learn.fit(1, 1e-3)
+    assert not close(weights(pipe.model), before, 0) and all(torch.isfinite(each).all() for each in pipe.model.parameters())
 
 
 def test_good_numbers_are_left_alone(pipe, rows, tmp_path):

@@ -10,6 +10,7 @@ import torch
 
 import pellucid as pl
 from conftest import SENTENCES, tiny_config
+from matrix import ARCHITECTURES, COLUMNS, Architecture, subject, tokenizers_of
 from pellucid.batch import IGNORED
 from pellucid.masking import CONTINUES
 from pellucid.pipelines import Pipeline
@@ -17,7 +18,7 @@ from pellucid.task import settings_of
 from pellucid.tasks.masked_lm import FillMask
 from pellucid.testing import CHECKS, Subject
 from pellucid.tokens import LongTexts, TokenOptions
-from pellucid.types import Example
+from pellucid.types import Example, Want
 
 MODELS = {"bert": "wordpiece", "xlm-roberta": "unigram", "byte-level": "bytes"}
 ALL = pl.ReadOptions(valid_fraction=0.0)
@@ -346,6 +347,106 @@ def test_the_trained_model_knows_more(folders: dict[str, Path]) -> None:
     trained = pl.train(rows, "fill-mask", folders["bert"], options=pl.TrainOptions(epochs=24, learning_rate=5e-3))
     assert trained.history[-1][1] < trained.history[0][1]
     assert trained.pipeline("the film is [MASK]").spans[0].label == "old"
+
+
+# --- the logits of the hidden tokens alone -----------------------------------------------------------------------------
+
+
+MASKED = [each for each in ARCHITECTURES if each.family == "encoder" and each.name != "XLNet"]
+
+
+@pytest.mark.parametrize("architecture", MASKED, ids=lambda each: each.name)
+def test_the_hidden_tokens_alone_give_the_same_loss_and_gradient(
+    architecture: Architecture, tiny_tokenizers: dict[str, Any], tmp_path: Path
+) -> None:
+    column = next(each for each in COLUMNS if each.tag == "fill-mask")
+    found = subject(architecture, column, tokenizers_of(tiny_tokenizers)[architecture.tokenizer], tmp_path)
+    assert isinstance(found, Subject)
+    pipe = replace(found.pipe, task=replace(found.pipe.task, mask_share=0.3))
+    table = pipe.task.to_learn(pipe.encode(found.split))
+    batch = pipe.task.drawn(pipe.collate(table, np.arange(len(table))), 1)
+    labels = torch.as_tensor(np.asarray(batch.labels))
+    read: list[int] = []  # vectors that the matrix of the head was multiplied with
+    words = pipe.model.get_output_embeddings()
+    hook = words.register_forward_hook(lambda _, given, __: read.append(given[0].numel() // given[0].shape[-1]))
+    seen = {}
+    for scored in (False, True):
+        pipe.model.train()
+        pipe.model.zero_grad()
+        torch.manual_seed(5)  # dropout
+        logits = pipe.task.run(pipe.model, batch, Want(scored=scored)).logits
+        loss = pipe.task.loss(logits, labels)
+        loss.mean().backward()
+        gradients = {name: each.grad.clone() for name, each in pipe.model.named_parameters() if each.grad is not None}
+        seen[scored] = (logits, loss, gradients)
+    hook.remove()
+    assert (seen[True][1] - seen[False][1]).abs().max() <= 1e-6
+    assert seen[True][0].shape == (int((labels != IGNORED).sum()), seen[False][0].shape[-1])
+    assert seen[True][2].keys() == seen[False][2].keys()
+    for name, gradient in seen[False][2].items():
+        assert (seen[True][2][name] - gradient).abs().max() <= 1e-6, name
+    assert read == [labels.numel(), int((labels != IGNORED).sum())], "the head read the hidden tokens alone"
+
+
+def test_a_head_that_is_not_known_is_run_on_all_tokens(pipes: dict[str, Pipeline], monkeypatch: pytest.MonkeyPatch) -> None:
+    pipe = pipes["bert"]
+    table = pipe.task.to_learn(pipe.encode(rows_of(4).train))
+    batch = pipe.task.drawn(pipe.collate(table, np.arange(len(table))), 1)
+    short = pipe.task.run(pipe.model, batch, Want(scored=True)).logits
+    monkeypatch.setattr("pellucid.forwarding.PER_TOKEN", frozenset())
+    whole = pipe.task.run(pipe.model, batch, Want(scored=True)).logits
+    assert short.shape == whole.shape and torch.allclose(short, whole, atol=1e-5)
+    assert not pipe.model.base_model._forward_hooks, "nothing stays behind"
+
+
+def test_a_window_in_which_nothing_is_hidden_costs_nothing(pipes: dict[str, Pipeline]) -> None:
+    pipe = pipes["bert"]
+    table = pipe.task.to_learn(pipe.encode(rows_of(2).train))
+    batch = pipe.collate(table, np.arange(len(table)))
+    nothing = replace(batch, labels=np.full_like(np.asarray(batch.labels), IGNORED))
+    logits = pipe.task.run(pipe.model, nothing, Want(scored=True)).logits
+    loss = pipe.task.loss(logits, torch.as_tensor(nothing.labels))
+    loss.mean().backward()
+    assert logits.shape[0] == 0 and loss.tolist() == [0.0] * len(table)
+    pipe.model.zero_grad(set_to_none=True)
+
+
+def test_training_reads_the_hidden_tokens_alone_and_validation_all(folders: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    """One batch at a time, in parts, and with a metric that looks at training batches: the same losses."""
+    rows = rows_of()
+
+    def fitted(room: int | None = None, watched: bool = False, whole: bool = False) -> tuple[list[float], set[tuple[bool, int]]]:
+        with torch.random.fork_rng():
+            torch.manual_seed(0)
+            pipe = Pipeline.new("fill-mask", folders["bert"])
+            learn = pl.learner(pipe, rows, options=pl.LearnerOptions(loaders=pl.LoaderOptions(bs=6)))
+        for module in pipe.model.modules():  # parts of a batch have other dropout
+            if isinstance(module, torch.nn.Dropout):
+                module.p = 0.0
+        learn.room, learn.recorder.train_metrics = room, watched
+        shapes, real = set(), learn._logits
+
+        def looked(inputs: Any, labels: Any = None) -> torch.Tensor:
+            logits = real(inputs, None if whole else labels)
+            shapes.add((learn.training, logits.ndim))
+            return logits
+
+        monkeypatch.setattr(learn, "_logits", looked)
+        with learn.no_bar(), learn.no_logging(), torch.random.fork_rng():
+            torch.manual_seed(0)
+            learn.fit(1, 1e-3)
+        return [float(each) for each in (*learn.recorder.losses, learn.recorder.values[-1][-1])], shapes
+
+    wanted, shapes = fitted(whole=True)
+    assert shapes == {(True, 3), (False, 3)}
+    for room, watched, expected in (
+        (None, False, {(True, 2), (False, 3)}),
+        (30, False, {(True, 2), (False, 3)}),
+        (None, True, {(True, 3), (False, 3)}),
+    ):
+        found, shapes = fitted(room, watched)
+        assert shapes == expected
+        assert found == pytest.approx(wanted, rel=1e-4)
 
 
 # --- bad input ---------------------------------------------------------------------------------------------------------

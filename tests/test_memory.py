@@ -1,5 +1,8 @@
 """Batches that do not fit in memory: the same gradient in parts, and a plain word where one row is too much."""
 
+import os
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -9,6 +12,7 @@ from fastcore.foundation import L
 
 import pellucid as pl
 from conftest import SENTENCES
+from injection import in_child
 from pellucid.errors import SettingError
 from pellucid.training.fastai_blocks import LoaderOptions
 from pellucid.training.fastai_callbacks import Accumulate, EmbeddingMixup
@@ -34,7 +38,7 @@ def pipe(rows, tiny_checkpoints):
         return pl.Pipeline.new("text-classification", tiny_checkpoints["bert"], rows)
 
 
-def _logits(learn, inputs):
+def _logits(learn, inputs, labels=None):
     """As in PellucidLearner._do_one_batch."""
     rows = np.arange(len(inputs["input_ids"]))
     return learn.pipe.task.run(learn.model, Batch(inputs, None, rows, rows, rows)).logits
@@ -137,7 +141,7 @@ def test_both_runs_of_a_part_have_the_same_dropout(pipe, rows, tmp_path):
     Memory(pipe.model, 4, "forward", ON_CPU)
     learn = learner(pipe, rows, options=LearnerOptions(path=tmp_path, loaders=LoaderOptions(bs=8)))
     seen, real = [], learn._logits
-    learn._logits = lambda inputs: seen.append(real(inputs)) or seen[-1]
+    learn._logits = lambda inputs, labels: seen.append(real(inputs, labels)) or seen[-1]
     with learn.no_bar(), learn.no_logging():
         learn.fit(1)
     first = [each.detach() for each in seen[:4]]
@@ -161,6 +165,39 @@ def test_other_errors_and_mixed_rows_are_not_tried_again(pipe, rows, tmp_path):
     memory.error = ON_GPU
     with pytest.raises(torch.OutOfMemoryError):
         trained(pipe, rows, tmp_path, EmbeddingMixup())
+
+
+@pytest.mark.skipif(not hasattr(os, "fork") or not Path("/proc/self/statm").exists(), reason="limits the memory of a forked child")
+def test_a_machine_that_has_no_more_memory(rows, tiny_tokenizers, tmp_path):
+    """RLIMIT_AS: a step of the whole batch asks for more than there is, its parts do not."""
+    from transformers import BertConfig, BertModel
+
+    sizes = {"hidden_size": 128, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 2048}
+    BertModel(BertConfig(vocab_size=len(tiny_tokenizers["wordpiece"]), **sizes)).save_pretrained(tmp_path / "model")
+    tiny_tokenizers["wordpiece"].save_pretrained(tmp_path / "model")
+    found = [{"text": "a film " * 60, "label": "ab"[place % 2], "split": "valid" if place > 127 else "train"} for place in range(130)]
+    many = pl.read(found, text="text", label="label", split="split")
+    pipe = pl.Pipeline.new("text-classification", tmp_path / "model", many)
+    learn = learner(pipe, many, options=LearnerOptions(path=tmp_path, loaders=LoaderOptions(bs=64)))
+
+    def limited():
+        import resource
+
+        used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+        resource.setrlimit(resource.RLIMIT_AS, (used + 120 * 2**20, resource.RLIM_INFINITY))
+        with learn.no_bar(), learn.no_logging():
+            learn.fit(1, 1e-4)
+        return learn.room, bool(all(torch.isfinite(each).all() for each in pipe.model.parameters()))
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)  # a process with threads may not be forked
+    try:
+        ended = in_child(limited)
+    finally:
+        torch.set_num_threads(before)
+    assert not ended.signal and not ended.error, ended
+    room, finite = ended.value
+    assert finite and room is not None and room < 64 * 120, "in parts"
 
 
 def test_memory_errors_are_known():

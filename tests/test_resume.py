@@ -1,7 +1,9 @@
 """A training that was interrupted and goes on: the same weights and curves to the bit, or a refusal that names what differs."""
 
+import os
 import shutil
 import signal
+import time
 from pathlib import Path
 from typing import Any
 
@@ -342,6 +344,15 @@ def test_other_weights_to_start_from_are_refused(make: Any) -> None:
         training.verb(learn, [Crash(), Checkpoints(training.folder / "checkpoints", resume=True)])
 
 
+def test_another_dropout_is_refused(make: Any) -> None:
+    training = make()
+    training.broken(4)
+    learn = training.learner(0)
+    learn.model.config.attention_probs_dropout_prob = 0.0
+    with learn.no_bar(), pytest.raises(SettingError, match=r"model\.dropout\.attention_probs_dropout_prob was 0\.1, is 0\.0"):
+        training.verb(learn, [Crash(), Checkpoints(training.folder / "checkpoints", resume=True)])
+
+
 def test_another_version_is_said_and_not_refused(make: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     training = make()
     training.broken(4)
@@ -376,6 +387,23 @@ def test_by_the_clock(make: Any, tmp_path: Path) -> None:
     other = Checkpoints(tmp_path / "never", steps=None, minutes=60)
     training.run(keeper=other)
     assert not (tmp_path / "never").exists()
+
+
+def test_a_clock_that_jumps_changes_nothing(make: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The time between checkpoints is not that of the day, and the newest is the one of the last step, whatever the files' dates say."""
+    training, real, seen = make(), time.time, [0]
+
+    def jumping() -> float:
+        seen[0] += 1
+        return real() + (1e9 if seen[0] % 2 else -1e9)
+
+    monkeypatch.setattr(time, "time", jumping)
+    training.broken(BATCHES + 4, keeper=Checkpoints(training.folder / "checkpoints", steps=3, minutes=60))
+    assert steps_in(training.folder) == [6, 3]
+    for place, folder in enumerate(CheckpointFolder(training.folder / "checkpoints").folders()):
+        for path in (folder, *folder.iterdir()):
+            os.utime(path, (1e9 * place, 1e9 * place))  # the newest looks the oldest
+    assert training.run(seed=7, resume=True).same(training.without(tmp_path / "whole"))
 
 
 def test_settings_are_checked(tmp_path: Path) -> None:

@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 Pooling = Literal["mean", "cls", "last", "max"]
 Run = Callable[["PreTrainedModel", Batch, Want], Output]
 Loss = Callable[["torch.Tensor", "torch.Tensor"], "torch.Tensor"]
+PER_TOKEN = frozenset(  # types of model whose head of words reads each token by itself, without dropout
+    ("albert", "bert", "camembert", "deberta-v2", "distilbert", "electra", "longformer", "modernbert", "mpnet", "roberta", "xlm-roberta")
+)
 _RELATIVE = frozenset(("t5", "mt5", "umt5", "longt5", "switch_transformers", "xlnet", "transfo-xl"))
 _ROBERTA_LIKE = (  # their positions start at padding_idx + 1
     *("roberta", "xlm-roberta", "xlm-roberta-xl", "roberta-prelayernorm", "camembert", "mpnet", "longformer", "data2vec-text"),
@@ -75,6 +78,31 @@ def forward(model: "PreTrainedModel", batch: Batch, want: Want = Want()) -> Outp
     hidden = given.get("hidden_states") or given.get("encoder_hidden_states") or ()
     attentions = given.get("attentions") or given.get("encoder_attentions") or ()
     return Output(logits, None, tuple(hidden) if want.hidden_states else (), tuple(attentions) if want.attentions else ())
+
+
+def forward_at(model: "PreTrainedModel", batch: Batch, where: "torch.Tensor") -> Output:
+    """The logits of the tokens that `where` (batch, tokens) marks, row after row: (marked, vocabulary); those of `forward`, no others.
+
+    Where the head reads each token by itself (PER_TOKEN), it is not even run on the rest.
+    """
+    body: Any = model.base_model
+    apart = False
+
+    def marked(module: Any, given: Any, output: Any) -> Any:
+        nonlocal apart
+        hidden = output["last_hidden_state"]  # (batch, tokens, hidden)
+        apart = hidden.shape[:2] == where.shape
+        return type(output)(**{**output, "last_hidden_state": hidden[where][None]}) if apart else output
+
+    compiled = any(getattr(module, "_compiled_call_impl", None) is not None for module in (model, body))  # hooks would be built in
+    if model.config.model_type not in PER_TOKEN or body is model or compiled:
+        return Output(forward(model, batch).logits[where])
+    hook = body.register_forward_hook(marked)
+    try:
+        logits = forward(model, batch).logits
+    finally:
+        hook.remove()
+    return Output(logits[0] if apart else logits[where])
 
 
 def to_numpy(output: Output) -> Output:

@@ -18,7 +18,7 @@ from pellucid.errors import PellucidError
 from pellucid.pipelines import Pipeline
 from pellucid.store import load, save
 from pellucid.task import CLASSES, LABELLED_TOKENS, Task, settings_of, task_from
-from pellucid.types import Answer, FloatArray, Output, Prediction, Span, Target
+from pellucid.types import Answer, FloatArray, Output, Prediction, Span, Target, Want
 
 TOLERANCE = 1e-5  # float32, the same sums in another order; relative for numbers above 1
 FEWEST = 4  # rows
@@ -180,6 +180,9 @@ def loss_is_one_a_row(subject: Subject) -> None:
     loss = pipe.task.loss(output.logits, torch.as_tensor(batch.labels, device=output.logits.device))
     expect(tuple(loss.shape) == (len(batch),), f"loss has the shape {tuple(loss.shape)}, expected ({len(batch)},)")
     expect(bool(torch.isfinite(loss).all()), "loss is not finite")
+    short = pipe.task.loss(pipe.task.run(pipe.model, batch, Want(scored=True)).logits, torch.as_tensor(batch.labels, device=loss.device))
+    apart = closest(loss.detach().cpu().numpy(), short.detach().cpu().numpy())
+    expect(apart <= TOLERANCE * max(1.0, float(loss.detach().abs().max())), f"with Want(scored=True) the loss differs by {apart:.1e}")
     loss.mean().backward()
     reached = any(parameter.grad is not None and bool(parameter.grad.any()) for parameter in pipe.model.parameters())
     pipe.model.zero_grad(set_to_none=True)

@@ -185,6 +185,7 @@ class Want:
     hidden_states: bool = False
     attentions: bool = False
     answers: bool = False  # the run is for answering, not for a loss: text is generated, and only what `decode` needs comes out
+    scored: bool = False  # only the logits that `batch.labels` are compared with, where the task knows how to leave out the others
 
 
 @dataclass(frozen=True, slots=True)

@@ -147,15 +147,17 @@ class FillMask(Task):
         return pad_windows(tokens, windows, pad)
 
     def run(self, model: "PreTrainedModel", batch: Batch, want: Want = Want()) -> Output:
-        """One forward pass: logits (batch, tokens, vocabulary).
+        """One forward pass: logits (batch, tokens, vocabulary); with `want.scored` those of the hidden tokens alone, (hidden, vocabulary).
 
         For answers only the `top_k` words of each mask: `ids` and `logits` (log-probabilities), (batch, masks, top_k), and `lengths`.
         Special tokens are no words and never among them.
         """
         import torch
 
-        from pellucid.forwarding import forward
+        from pellucid.forwarding import forward, forward_at
 
+        if want.scored and batch.labels is not None:
+            return forward_at(model, batch, torch.as_tensor(batch.labels).to(model.device) != IGNORED)
         output = forward(model, batch, want)
         if not want.answers:
             return output
@@ -169,7 +171,8 @@ class FillMask(Task):
         from torch.nn import functional
 
         scored = labels != IGNORED  # (batch, tokens)
-        each = functional.cross_entropy(logits[scored].float(), labels[scored], reduction="none")  # (hidden,)
+        hidden = logits if logits.ndim == 2 else logits[scored]  # `run` may have left out the others
+        each = functional.cross_entropy(hidden.float(), labels[scored], reduction="none")  # (hidden,)
         sums = each.new_zeros(len(labels)).index_add(0, scored.nonzero()[:, 0], each)
         return sums / scored.sum(dim=1).clamp(min=1)
 

@@ -263,7 +263,8 @@ class GradientCheckpointing(Callback):
 class FiniteSteps(Callback):
     """Stop before a step with a loss or a gradient that is no number; the weights stay those before it.
 
-    fastai's TerminateOnNaNCallback stops after the step, when the weights are lost. Raises SettingError.
+    fastai's TerminateOnNaNCallback stops after the step, when the weights are lost. In float16 a step whose gradients overflow is left out,
+    and the scale of the loss halved; where that scale has fallen below 1, every step is left out, and this stops. Raises SettingError.
     """
 
     order, run_valid, stateless = MixedPrecision.order + 10, False, True  # after autocast is left and gradients are clipped
@@ -280,6 +281,12 @@ class FiniteSteps(Callback):
         if norm != norm or norm in (float("inf"), float("-inf")):
             self.stop("the norm of the gradients", norm)
 
+    def after_step(self) -> None:
+        """Look at the scale of the loss, once float16 has set it anew."""
+        scaler = getattr(self.learn, "scaler", None)
+        if scaler is not None and scaler.is_enabled() and scaler.get_scale() < 1.0:
+            self.stop("the loss scale of float16", scaler.get_scale())
+
     def stop(self, what: str, value: float) -> None:
         """Throw the gradients away and raise SettingError."""
         self.learn.opt.zero_grad()
@@ -287,6 +294,6 @@ class FiniteSteps(Callback):
         place = f"epoch {self.learn.epoch}, step {self.learn.iter}"
         cure = (
             f"The weights are those before this step. Lower the learning rate (now {max(rates):.3g}), clip gradients with "
-            "cbs=GradientClip(1.0), or train in float32."
+            "cbs=GradientClip(1.0), or train in float32 or bfloat16."
         )
         raise SettingError(f"{what} is {value}", place=place, cure=cure)

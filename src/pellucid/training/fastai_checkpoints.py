@@ -13,7 +13,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import torch
 from fastai.callback.core import Callback
 
 from pellucid.errors import CheckpointError, SettingError, StorageError
@@ -22,6 +21,7 @@ from pellucid.training.fastai_states import check_callbacks, memory_of, ordered,
 from pellucid.training.interrupts import Stop, interrupts_wait
 from pellucid.training.resume import Checkpoint, CheckpointFolder, could_not_write
 from pellucid.training.resume_state import Position, differences, sentence_of, set_random_state, surroundings
+from pellucid.training.resume_together import Together
 from pellucid.types import Note
 
 LOG = logging.getLogger(__name__)
@@ -34,6 +34,7 @@ class Checkpoints(Callback):
     whole checkpoint, or begins where there is none. On a CPU the weights and the recorder's values are then, bit for bit, those of a run
     that nobody stopped. One object serves all fits of a run, in their order: both phases of `fine_tune`.
     Ctrl-C waits for the end of the step, writes a checkpoint and raises KeyboardInterrupt; a second one raises at once.
+    Of several processes the first one writes, reads and decides; all go on from the same checkpoint, and as many must be there again.
 
     `notes` says what a resume has found. When the training starts, raises SettingError for a callback whose state nobody can keep, for
     checkpoints of an earlier run without `resume`, and for rows or settings that are not those of the run that was interrupted;
@@ -59,6 +60,7 @@ class Checkpoints(Callback):
         self.steps_between, self.minutes_between, self.resume = steps, minutes, resume
         self.notes: tuple[Note, ...] = ()
         self.active, self.in_batches, self.stop = False, False, Stop()
+        self.together = Together(self.place)  # with the other processes, where there are some
         self._forget()
 
     def _forget(self) -> None:
@@ -74,7 +76,8 @@ class Checkpoints(Callback):
     def keeping(self, learn: Any, asked: Asked) -> Iterator[bool]:
         """Around one fit of `learn`: gives False where it lies behind the checkpoint, and need not run again."""
         try:
-            with self.place.held():
+            self.together.group = learn.sharing.group
+            with self.together.held():
                 check_possible(learn, asked)
                 if not self.fits:
                     self._begin(learn)
@@ -141,10 +144,12 @@ class Checkpoints(Callback):
         learn = self.learn
         position = Position(self.fits, learn.epoch, learn.iter + 1, self.steps_done)
         by_steps = self.steps_between is not None and self.steps_done % self.steps_between == 0
-        if self.stop.asked or by_steps or time.monotonic() >= self.due:
+        stops, by_time = self.together.agreed(self.stop.asked, time.monotonic() >= self.due)
+        if stops or by_steps or by_time:
             self._write(learn, position, memory_of(learn))
             self.due = self._next_time()
-        if self.stop.asked:
+        if stops:
+            self.together.meet()  # nobody leaves before it is written
             raise KeyboardInterrupt
         if learn.iter + 1 == learn.n_iter and swaps_nothing(ordered(learn.cbs)):
             self.trained = position, memory_of(learn)
@@ -152,7 +157,7 @@ class Checkpoints(Callback):
     def after_train(self) -> None:
         """The training part is over: a Ctrl-C that came too late for the last step counts now."""
         self.in_batches = False
-        if self.active and self.stop.asked:
+        if self.active and self.together.agreed(self.stop.asked, False)[0]:
             raise KeyboardInterrupt
 
     def after_validate(self) -> None:
@@ -163,19 +168,15 @@ class Checkpoints(Callback):
         """Before the first fit: look for what an earlier process has left."""
         self._forget()
         self.notes = ()
-        found: Checkpoint | None = None
-        if self.resume:
-            found, damaged = self.place.newest()
-            for what in damaged:
-                self._say(Note("a damaged checkpoint was left aside", what, "The one before it is used."), warning=True)
-        else:
-            self.place.check_unused()
-        self.place.sweep()
+        found, damaged = self.together.newest(self.resume)
+        for what in damaged:
+            self._say(Note("a damaged checkpoint was left aside", what, "The one before it is used."), warning=True)
         learn.weights_at_start = learn.weights_at_start or start_of(learn)  # it stays: a notebook may go on with a trained learner
-        self.told = {"run": described_run(learn, learn.weights_at_start), "fits": [], "surroundings": surroundings(learn.model.device.type)}
+        run = {**described_run(learn, learn.weights_at_start), "processes": self.together.processes}
+        self.told = {"run": run, "fits": [], "surroundings": surroundings(learn.model.device.type)}
         self.pending = found
         if found is not None:
-            self._check_same(found.told["run"], self.told["run"])
+            self._check_same({"processes": 1, **found.told["run"]}, run)
             for what in differences(found.told["surroundings"], self.told["surroundings"]):
                 why = "the last bits may differ from those of a run in one go"
                 self._say(Note(f"the training goes on in another setting: {what}", why), warning=True)
@@ -205,7 +206,9 @@ class Checkpoints(Callback):
             raise SettingError(f"this is not the run that was interrupted: {sentence_of(found)}", place=str(self.place.path), cure=cure)
 
     def _write(self, learn: Any, position: Position, memory: Mapping[str, Any]) -> None:
-        """One checkpoint; where it cannot be written the training goes on without."""
+        """One checkpoint, by the first process; where it cannot be written the training goes on without."""
+        if not self.together.first:
+            return
         model = learn.model
         gradients = {name: parameter.grad for name, parameter in model.named_parameters() if parameter.grad is not None}
         state = {"optimizer": learn.opt.state_dict(), "gradients": gradients, "past": self.past, **memory}
@@ -220,9 +223,9 @@ class Checkpoints(Callback):
     def _say(self, note: Note, *, warning: bool = False) -> None:
         """Keep a note, and say it at once."""
         self.notes = (*self.notes, note)
-        if warning:
+        if warning and self.together.first:
             warnings.warn(str(note), stacklevel=2)
-        else:
+        elif self.together.first:
             LOG.warning("%s", note)
 
 
@@ -245,9 +248,6 @@ def check_possible(learn: Any, asked: Asked) -> None:
     if "get_idxs" in vars(learn.dls.train):
         cure = "Let the loader itself order the rows."
         raise SettingError("the order of the training rows is not the loader's own", place="get_idxs", cure=cure)
-    if torch.distributed.is_available() and torch.distributed.is_initialized() and torch.distributed.get_world_size() > 1:
-        cure = "Train in one process, or leave Checkpoints out."
-        raise SettingError("checkpoints of several processes are not kept", place="Checkpoints", cure=cure)
 
 
 def keeper_among(callbacks: Any) -> Checkpoints | None:

@@ -42,9 +42,14 @@ def described_run(learn: Any, start: str) -> dict[str, Any]:
         {
             "rows": {name: described_table(table) for name, table in zip(names, tables, strict=False)},
             "task": {"tag": learn.pipe.task.tag, **settings_of_task(learn.pipe.task)},
-            "model": {"class": type(learn.model).__name__, "start": start},
+            "model": {"class": type(learn.model).__name__, "start": start, "dropout": dropout_of(learn.model.config)},
         }
     )
+
+
+def dropout_of(config: Any) -> dict[str, Any]:
+    """The settings of a model that say how much is dropped in training: its weights do not tell."""
+    return {name: value for name, value in config.to_dict().items() if "drop" in name}
 
 
 def start_of(learn: Any) -> str:

@@ -36,9 +36,10 @@ from pellucid.training.fastai_checkpoints import Checkpoints, keeper_among
 from pellucid.training.fastai_fingerprint import Asked
 from pellucid.training.fastai_memory import Attempt, backward, run_batch
 from pellucid.training.fastai_optimizer import FusedAdamW
+from pellucid.training.fastai_processes import Sharing
 from pellucid.training.fastai_scores import score_columns
 from pellucid.training.task_loss import LossOptions, task_loss
-from pellucid.types import Batch
+from pellucid.types import Batch, Want
 from pellucid.weights import load_state, load_weights, save_state, save_weights
 
 if TYPE_CHECKING:
@@ -85,6 +86,8 @@ class PellucidLearner(Learner):
         loss, self.loss_notes = task_loss(pipe.task, options.loss, dls.train.table.labels)
         self.keeper: Checkpoints | None = None  # while a fit runs that writes checkpoints
         self.weights_at_start = ""  # their digest before any training, once somebody has asked
+        self.sharing = Sharing(self)  # with other processes, where there are some
+        self.distrib_ctx, self.to_detach = self.sharing.distrib_ctx, self.sharing.to_detach  # fastai's would wrap the model
         super().__init__(
             dls,
             pipe.model,
@@ -116,12 +119,12 @@ class PellucidLearner(Learner):
     def _backward(self) -> None:
         backward(self)
 
-    def _logits(self, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
+    def _logits(self, inputs: dict[str, torch.Tensor], labels: torch.Tensor | None = None) -> torch.Tensor:
         rows = np.arange(len(inputs["input_ids"]))
-        batch = Batch(inputs, None, rows, np.zeros_like(rows), np.full_like(rows, inputs["input_ids"].shape[-1]))
+        batch = Batch(inputs, labels, rows, np.zeros_like(rows), np.full_like(rows, inputs["input_ids"].shape[-1]))
         short = any(isinstance(callback, BFloat16) for callback in self.cbs)
         with torch.autocast(self.model.device.type, dtype=torch.bfloat16) if short else nullcontext():
-            logits = self.pipe.task.run(self.model, batch).logits
+            logits = self.pipe.task.run(self.model, batch, Want(scored=labels is not None)).logits
         return logits.float() if short else logits
 
     def fit(
@@ -131,10 +134,8 @@ class PellucidLearner(Learner):
         callbacks = [callback() if isinstance(callback, type) else callback for callback in L(cbs)]
         looks = any(isinstance(callback, LRFinder) for callback in callbacks)
         keeper = None if looks else keeper_among([*self.cbs, *callbacks])
-        if keeper is None:
-            super().fit(n_epoch, lr, wd, callbacks, reset_opt, start_epoch)
-            return
-        with keeper.keeping(self, Asked(n_epoch, lr, wd, reset_opt, start_epoch, callbacks)) as ahead:
+        asked = Asked(n_epoch, lr, wd, reset_opt, start_epoch, callbacks)
+        with self.sharing.of_fit(callbacks), nullcontext(True) if keeper is None else keeper.keeping(self, asked) as ahead:
             self.keeper = keeper
             try:
                 if ahead:
@@ -223,10 +224,12 @@ class PellucidLearner(Learner):
     def save(self, file: str | Path, with_opt: bool = True) -> Path:
         """Write weights, and the optimizer's state where there is one, into the folder `path/model_dir/file.pth`, without pickle."""
         target = self._saved_at(file)
-        with atomic_folder(target) as fresh:
-            save_weights(self.model, fresh / WEIGHTS)
-            if with_opt and self.opt is not None:
-                save_state(self.opt.state_dict(), fresh / OPTIMIZER)
+        if self.sharing.writes():
+            with atomic_folder(target) as fresh:
+                save_weights(self.model, fresh / WEIGHTS)
+                if with_opt and self.opt is not None:
+                    save_state(self.opt.state_dict(), fresh / OPTIMIZER)
+        self.sharing.meet()
         return target
 
     def load(

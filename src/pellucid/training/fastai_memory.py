@@ -3,6 +3,9 @@
 Takes a learner that holds a batch. Gives its step with fastai's events, and says once when memory ran out.
 Knows nothing of rows, tasks or what else the learner does.
 
+Several processes share a batch in the same way: each runs its own rows, and all have the logits, and so the loss, of the whole batch.
+Where those are many, a label for each token, and nobody looks at them, only what each adds to the loss is exchanged.
+
 The loss is always that of the whole batch: the parts only differ in what lies between inputs and logits. First the logits of all parts are
 computed without a graph; the slope of the loss at them is exact; then each part runs again, with the same dropout, and takes its rows of
 that slope back through the model.
@@ -11,6 +14,7 @@ that slope back through the model.
 import logging
 from contextlib import nullcontext
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -25,21 +29,27 @@ ALLOCATOR = ("can't allocate memory", "not enough memory")  # what torch's alloc
 
 @dataclass
 class Attempt:
-    """One batch on its way: in how many parts, the random state before it, the loss as the loss function gave it."""
+    """One batch on its way: what of it is run here, in how many parts, the random state before it, the loss as its function gave it."""
 
+    inputs: dict[str, torch.Tensor]  # of the batch, or of the rows that are this process's
     parts: int
     random: tuple[torch.Tensor, torch.Tensor | None]
     loss: torch.Tensor | None = None
-    logits: torch.Tensor | None = None  # without a graph, where there are several parts
+    logits: torch.Tensor | None = None  # of the whole batch and without a graph, where there are several parts or processes
+    share: Any = None  # of this process, where several work on the batch
+    own: torch.Tensor | None = None  # the logits of that share, with their graph where it fits in one piece
 
 
 def run_batch(learn: Any) -> None:
     """What fastai's `_do_one_batch` does, in parts where the batch does not fit. Raises SettingError where one row does not."""
-    learn.attempt = attempt = Attempt(parts_for(learn), random_state(learn.model.device))
-    learn.pred = forward(learn, attempt)
+    share = learn.sharing.of_batch()
+    inputs = learn.xb[0] if share is None else share.inputs
+    random = random_state(learn.model.device) if share is None else share.random
+    learn.attempt = attempt = Attempt(inputs, parts_for(learn, inputs), random, share=share)
+    learn.pred = forward(learn, attempt) if share is None else forward_together(learn, attempt)
     learn("after_pred")
     if len(learn.yb):
-        attempt.loss = learn.loss_func(learn.pred, *learn.yb)
+        attempt.loss = learn.loss_func(learn.pred, *learn.yb) if share is None or not share.apart else share.loss(learn.pred)
         learn.loss_grad = attempt.loss.clone()  # callbacks change it in place
         learn.loss = attempt.loss.clone()
     learn("after_loss")
@@ -50,7 +60,16 @@ def run_batch(learn: Any) -> None:
 def backward(learn: Any) -> None:
     """What fastai's `_backward` does, in parts where that does not fit in memory."""
     attempt, model = learn.attempt, learn.model
-    held = {name: parameter.grad.clone() for name, parameter in model.named_parameters() if parameter.grad is not None}
+    if attempt.share is not None:
+        with attempt.share.adding_up():
+            if not attempt.share.spare:
+                backward_of_share(learn, attempt)
+        return
+    backward_alone(learn, attempt, {name: one.grad.clone() for name, one in model.named_parameters() if one.grad is not None})
+
+
+def backward_alone(learn: Any, attempt: Attempt, held: dict[str, torch.Tensor]) -> None:
+    """From the loss through the model; `held` are the gradients that were there before."""
     if attempt.logits is not None:
         slope = torch.autograd.grad(learn.loss_grad, attempt.logits)[0]
     else:
@@ -60,11 +79,44 @@ def backward(learn: Any) -> None:
             return
         learn.pred, learn.loss = learn.pred.detach(), learn.loss.detach()
         learn.loss_grad, attempt.loss = learn.loss_grad.detach(), None
-        put_back(model, held)
+        put_back(learn.model, held)
         give_way(learn, attempt, failed)
         slope = slope_again(learn, attempt) * factor
+    parts_back_that_fit(learn, attempt, slope, held)
+
+
+def forward_together(learn: Any, attempt: Attempt) -> torch.Tensor:
+    """The logits of the whole batch, of which each process computes its share, as a leaf of the graph of the loss; or its share alone."""
+    with attempt.share.own_numbers():
+        attempt.own = forward(learn, attempt)
+    if attempt.share.apart:
+        return attempt.own
+    attempt.logits = attempt.share.whole(attempt.own.detach().float()).requires_grad_(torch.is_grad_enabled())
+    return attempt.logits
+
+
+def backward_of_share(learn: Any, attempt: Attempt) -> None:
+    """Take the rows of the slope that are this process's back through the model."""
+    own, attempt.own = attempt.own, None
+    if attempt.share.apart:
+        with attempt.share.own_numbers():
+            backward_alone(learn, attempt, {})
+        return
+    slope = torch.autograd.grad(learn.loss_grad, attempt.logits)[0][attempt.share.rows]
+    if attempt.parts == 1 and own is not None:
+        failed = tried(partial(own.backward, slope.to(own.dtype)))
+        if failed is None:
+            return
+        put_back(learn.model, {})
+        give_way(learn, attempt, failed)
+    with attempt.share.own_numbers():
+        parts_back_that_fit(learn, attempt, slope, {})
+
+
+def parts_back_that_fit(learn: Any, attempt: Attempt, slope: torch.Tensor, held: dict[str, torch.Tensor]) -> None:
+    """The way back in parts, in as many as it takes; `held` are the gradients that were there before."""
     while (failed := tried(lambda: parts_back(learn, attempt, slope))) is not None:
-        put_back(model, held)
+        put_back(learn.model, held)
         give_way(learn, attempt, failed)
 
 
@@ -78,7 +130,7 @@ def forward(learn: Any, attempt: Attempt) -> torch.Tensor:
     """The logits of the batch: with their graph where it fits in one piece, else from parts, as a leaf of the graph of the loss."""
     found: list[torch.Tensor] = []
     if attempt.parts == 1:
-        failed = tried(lambda: found.append(learn._logits(learn.xb[0])))
+        failed = tried(lambda: found.append(learn._logits(attempt.inputs, scored_labels(learn, attempt))))
         if failed is None:
             return found[0]
         give_way(learn, attempt, failed)
@@ -93,7 +145,8 @@ def joined(learn: Any, attempt: Attempt) -> torch.Tensor:
         found.clear()
         set_random_state(learn.model.device, attempt.random)
         with torch.no_grad():
-            found.extend(learn._logits(part) for part, _ in parts_of(learn.xb[0], attempt.parts))
+            parts = parts_of(attempt.inputs, attempt.parts)
+            found.extend(learn._logits(part, scored_labels(learn, attempt, rows)) for part, rows in parts)
 
     while (failed := tried(compute)) is not None:
         give_way(learn, attempt, failed)
@@ -105,16 +158,30 @@ def slope_again(learn: Any, attempt: Attempt) -> torch.Tensor:
     """The slope of the loss at the logits of a batch that failed on its way back."""
     with autocast_of(learn):
         logits = joined(learn, attempt)
-    return torch.autograd.grad(learn.loss_func(logits, *learn.yb), logits)[0]
+    loss = learn.loss_func(logits, *learn.yb) if attempt.share is None else attempt.share.part(logits)
+    return torch.autograd.grad(loss, logits)[0]
 
 
 def parts_back(learn: Any, attempt: Attempt, slope: torch.Tensor) -> None:
     """Run each part again, with its graph and the same dropout, and take its rows of the slope back."""
     set_random_state(learn.model.device, attempt.random)
-    for part, rows in parts_of(learn.xb[0], attempt.parts):
+    begun = 0  # logits of a part: one a row, or one a token that is scored
+    for part, rows in parts_of(attempt.inputs, attempt.parts):
         with autocast_of(learn):
-            logits = learn._logits(part)
-        logits.backward(slope[rows].to(logits.dtype))
+            logits = learn._logits(part, scored_labels(learn, attempt, rows))
+        logits.backward(slope[begun : begun + len(logits)].to(logits.dtype))
+        begun += len(logits)
+
+
+def scored_labels(learn: Any, attempt: Attempt, rows: slice = slice(None)) -> torch.Tensor | None:
+    """The labels of these rows where the logits are for the loss alone; None where others look at them too."""
+    recorder = getattr(learn, "recorder", None)  # summary() takes it away for a while
+    watched = getattr(recorder, "train_metrics", False) or any(isinstance(callback, MixHandler) for callback in learn.cbs)
+    if not learn.training or not len(learn.yb) or watched:
+        return None
+    if attempt.share is None:
+        return learn.yb[0][rows]
+    return attempt.share.labels[rows] if attempt.share.apart else None
 
 
 def autocast_of(learn: Any) -> Any:
@@ -141,8 +208,7 @@ def out_of_memory(error: Exception) -> bool:
 
 def give_way(learn: Any, attempt: Attempt, failed: Exception) -> None:
     """Twice as many parts from now on. Raises SettingError where a part is one row already, or where rows of a batch are mixed."""
-    inputs = learn.xb[0]
-    rows, width = inputs["input_ids"].shape
+    rows, width = attempt.inputs["input_ids"].shape
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
     if any(isinstance(callback, MixHandler) for callback in learn.cbs):
@@ -164,9 +230,9 @@ def give_way(learn: Any, attempt: Attempt, failed: Exception) -> None:
         )
 
 
-def parts_for(learn: Any) -> int:
+def parts_for(learn: Any, inputs: dict[str, torch.Tensor]) -> int:
     """In how many parts a batch of this size begins: 1, or more after a batch that did not fit."""
-    rows, width = learn.xb[0]["input_ids"].shape
+    rows, width = inputs["input_ids"].shape
     return 1 if learn.room is None else max(1, min(rows, -(-rows * width // learn.room)))
 
 

@@ -56,8 +56,8 @@ class Collected:
         """Keep a batch; the columns of one epoch all offer it, the first is heard."""
         if pred is not self.last:
             self.last, self.found = pred, None
-            self.logits.append(to_detach(pred).float())
-            self.labels.append(to_detach(targ))
+            self.logits.append(to_detach(pred, gather=False).float())
+            self.labels.append(to_detach(targ, gather=False))
 
     def scores(self) -> Mapping[str, float]:
         """Column name → value."""
@@ -130,7 +130,7 @@ class PredictedScores:
         mask = learn.xb[0]["attention_mask"].bool()  # (batch, tokens)
         windows = loader.sent[learn.iter]
         self.gathering = self.gathering or Gathering(len(loader.table))
-        logits = aligned(to_detach(learn.pred).float(), mask.cpu())
+        logits = aligned(to_detach(learn.pred, gather=False).float(), mask.cpu())
         self.gathering.add(windows, Output(logits.numpy(), lengths=mask.sum(dim=1).cpu().numpy()))
         self.count += len(windows)
 

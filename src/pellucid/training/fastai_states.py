@@ -64,8 +64,9 @@ KNOWN: Mapping[type, Known] = {  # by exact class: a class made from one of thes
 
 
 def ordered(callbacks: Sequence[Callback]) -> list[Callback]:
-    """The callbacks that matter to a resume, in the order in which they are called: not the bars, nor Checkpoints itself."""
+    """The callbacks that matter to a resume, in the order in which they are called: not Checkpoints itself, nor those that only watch."""
     kept = [callback for callback in callbacks if type(callback) is not ProgressCallback and type(callback).__name__ != "Checkpoints"]
+    kept = [callback for callback in kept if inspect.getattr_static(callback, "only_watches", False) is not True]
     return sorted(kept, key=lambda callback: callback.order)
 
 

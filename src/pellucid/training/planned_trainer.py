@@ -26,7 +26,7 @@ from pellucid.training.fastai_rows import TokenRows
 from pellucid.training.fastai_scores import column_name
 from pellucid.training.task_loss import LossOptions, task_loss
 from pellucid.training.trainer_batches import LABELS, WINDOWS, PlannedLoader, Share, epoch_steps, without
-from pellucid.types import Batch, FloatArray, Output
+from pellucid.types import Batch, FloatArray, Output, Want
 
 if TYPE_CHECKING:
     from transformers import EvalPrediction, PreTrainedModel, TrainingArguments
@@ -153,7 +153,8 @@ class PellucidTrainer(Trainer):
         self, model: Any, inputs: Mapping[str, Any], return_outputs: bool = False, num_items_in_batch: torch.Tensor | None = None
     ) -> Any:
         """The task's loss of a batch, as its part of the mean over the step that `num_items_in_batch` weighs; its own mean without."""
-        labels, logits = inputs[LABELS], logits_of(self.pipe, model, inputs)
+        short = not return_outputs and not self.args.torch_compile  # nobody looks at logits that the loss does not read
+        labels, logits = inputs[LABELS], logits_of(self.pipe, model, inputs, short)
         loss = self.loss(logits, labels)
         if num_items_in_batch is not None:
             loss = loss * self.loss.mass(labels) / num_items_in_batch
@@ -229,11 +230,11 @@ class Wrapped(partial):  # type: ignore[type-arg]
         return getattr(self.inner, name)
 
 
-def logits_of(pipe: "Pipeline", model: Any, inputs: Mapping[str, Any]) -> torch.Tensor:
-    """What the task's `run` gives, with the model as Trainer wrapped it."""
-    rows = np.arange(len(inputs["input_ids"]))
-    batch = Batch(without(inputs), None, rows, np.zeros_like(rows), np.full_like(rows, inputs["input_ids"].shape[-1]))
-    return pipe.task.run(model if model is pipe.model else Wrapped.of(model, pipe.model), batch).logits
+def logits_of(pipe: "Pipeline", model: Any, inputs: Mapping[str, Any], scored: bool = False) -> torch.Tensor:
+    """What the task's `run` gives, with the model as Trainer wrapped it; `scored`: what the loss reads of it."""
+    rows, labels = np.arange(len(inputs["input_ids"])), inputs[LABELS] if scored else None
+    batch = Batch(without(inputs), labels, rows, np.zeros_like(rows), np.full_like(rows, inputs["input_ids"].shape[-1]))
+    return pipe.task.run(model if model is pipe.model else Wrapped.of(model, pipe.model), batch, Want(scored=scored)).logits
 
 
 def scores_of(pipe: "Pipeline", loader: TokenLoader, logits: FloatArray | None) -> dict[str, float]:

@@ -7,7 +7,7 @@ what they hold, checked to the bit. Knows nothing of fastai, of learners or of w
 import os
 import re
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from pellucid import disk
 from pellucid.errors import CheckpointError, PellucidError, SettingError, StorageError
-from pellucid.files import atomic_folder, lock
+from pellucid.files import atomic_folder, lock, sha256_of
 from pellucid.manifest import MANIFEST, read_manifest, verify, write_manifest
 from pellucid.training.resume_state import Position
 from pellucid.weights import check_finite, load_state, load_weights, save_state, save_weights
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     import torch
 
 WEIGHTS, STATE, KIND, FORMAT = "weights.safetensors", "state.safetensors", "checkpoint of a training", 1
+FILES = (WEIGHTS, STATE, MANIFEST)
 _STEP = re.compile(r"step-(\d{8,})")
 _HIDDEN = re.compile(r"\.step-\d{8,}\.(new-[0-9a-f]{12}|lock)")
 
@@ -39,6 +40,10 @@ class Checkpoint:
     def state(self) -> dict[str, Any]:
         """The values and tensors that were written beside the weights. Raises CheckpointError, StorageError."""
         return load_state(self.folder / STATE)
+
+    def name(self) -> list[str]:
+        """The name of its folder, and the digest of what is in it: two that have them in common are the same."""
+        return [self.folder.name, sha256_of(self.folder / MANIFEST)]
 
     def load_weights(self, model: "torch.nn.Module") -> None:
         """Put the weights into `model`; all must fit. Raises CheckpointError, StorageError."""
@@ -116,13 +121,20 @@ class CheckpointFolder:
         damaged: list[str] = []
         for folder in self.folders():
             try:
-                return self._read(folder), tuple(damaged)
+                return read_checkpoint(folder), tuple(damaged)
             except (CheckpointError, StorageError) as error:
                 damaged.append(f"{folder.name}: {error.problem}" + (f" ({error.place})" if error.place else ""))
         if damaged:
             cure = "Remove the folder, and train from the beginning."
             raise CheckpointError(f"no checkpoint there is whole: {'; '.join(damaged)}", place=str(self.path), cure=cure)
         return None, ()
+
+    def named(self, name: Sequence[str]) -> Checkpoint | None:
+        """The checkpoint with what `Checkpoint.name` gave, if it is here and whole."""
+        with suppress(CheckpointError, StorageError):
+            found = read_checkpoint(self.path / name[0])
+            return found if found.name() == list(name) else None
+        return None
 
     def sweep(self) -> None:
         """Remove what writers that were killed have left; those that live are not touched."""
@@ -143,18 +155,19 @@ class CheckpointFolder:
                         (self.path / name).unlink()
                 self.path.rmdir()
 
-    def _read(self, folder: Path) -> Checkpoint:
-        """One checkpoint, every file of it compared with its checksum."""
-        manifest = read_manifest(folder)
-        verify(folder, manifest)
-        place = str(folder / MANIFEST)
-        if manifest.get("kind") != KIND or manifest.get("checkpoint_format") != FORMAT:
-            what = f"{manifest.get('kind')!r} in format {manifest.get('checkpoint_format')!r}"
-            raise CheckpointError(f"expected a checkpoint of a training in format {FORMAT}, found {what}", place=place, cure="Remove it.")
-        try:
-            return Checkpoint(folder, Position(**manifest["position"]), manifest["told"])
-        except (KeyError, TypeError) as error:
-            raise CheckpointError(f"a part of it is missing ({error!r})", place=place, cure="Remove it.") from error
+
+def read_checkpoint(folder: Path) -> Checkpoint:
+    """One checkpoint, every file of it compared with its checksum. Raises CheckpointError, StorageError."""
+    manifest = read_manifest(folder)
+    verify(folder, manifest)
+    place = str(folder / MANIFEST)
+    if manifest.get("kind") != KIND or manifest.get("checkpoint_format") != FORMAT:
+        what = f"{manifest.get('kind')!r} in format {manifest.get('checkpoint_format')!r}"
+        raise CheckpointError(f"expected a checkpoint of a training in format {FORMAT}, found {what}", place=place, cure="Remove it.")
+    try:
+        return Checkpoint(folder, Position(**manifest["position"]), manifest["told"])
+    except (KeyError, TypeError) as error:
+        raise CheckpointError(f"a part of it is missing ({error!r})", place=place, cure="Remove it.") from error
 
 
 def could_not_write(error: PellucidError, last: Path | None) -> str:
