@@ -1,0 +1,313 @@
+"""How much energy a piece of work took, and how that is known.
+
+Takes readings of what this machine counts: RAPL, NVIDIA's own counter, or else the CPU seconds of this process and its children.
+Gives watt-hours, each with its method and the range it may lie in, and grams of CO2e where somebody says how clean the electricity is.
+Knows nothing of models, of training or of torch.
+"""
+
+import os
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from importlib import import_module
+from importlib.util import find_spec
+from math import isfinite
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+from pellucid.errors import SettingError, need
+from pellucid.view import Cell, Table
+
+POWERCAP = Path("/sys/class/powercap")
+PROCESSES = Path("/proc")
+JOULES = 3600.0  # in a watt-hour
+# Watts of one busy core: the default of Green Algorithms, and the least and the most of the processors in its table (TDP / cores).
+# A virtual CPU of a rented machine is often half a core: hence half of the least.
+CORE_WATTS, CORE_LEAST, CORE_MOST = 12.0, 1.9, 23.8
+CORE_SOURCE = "Lannelongue et al. 2021, doi:10.1002/advs.202100707"
+PACKAGE_WATTS = 500.0  # the most that one package may draw, where the counter does not say
+_PACKAGE, _PART = re.compile(r"(?:intel|amd)-rapl:\d+"), re.compile(r"(?:intel|amd)-rapl:\d+:\d+")
+GpuReader = Callable[[], Mapping[str, float]]  # the joules that each GPU has counted so far, by its UUID
+
+
+@dataclass(frozen=True, slots=True)
+class EnergyPart:
+    """What one part of the machine took: watt-hours, the range that they may lie in, and how that is known."""
+
+    name: str
+    watt_hours: float
+    low: float
+    high: float
+    method: str
+
+
+@dataclass(frozen=True, slots=True)
+class Energy:
+    """What a piece of work took: seconds, the parts that could be counted or estimated, and what could not.
+
+    `carbon_intensity` is in grams of CO2e for a kilowatt-hour; None where nobody said.
+    """
+
+    seconds: float
+    parts: tuple[EnergyPart, ...]
+    unknown: tuple[str, ...] = ()
+    carbon_intensity: float | None = None
+
+    @property
+    def watt_hours(self) -> float | None:
+        """The sum of the parts; None where there are none."""
+        return sum(part.watt_hours for part in self.parts) if self.parts else None
+
+    @property
+    def low(self) -> float:
+        """The least that the parts may have taken together, in watt-hours."""
+        return sum(part.low for part in self.parts)
+
+    @property
+    def high(self) -> float:
+        """The most that the parts may have taken together, in watt-hours."""
+        return sum(part.high for part in self.parts)
+
+    @property
+    def grams(self) -> float | None:
+        """Grams of CO2e; None where there is no energy, or no carbon intensity."""
+        if self.watt_hours is None or self.carbon_intensity is None:
+            return None
+        return self.watt_hours / 1000 * self.carbon_intensity
+
+    def view(self) -> Table:
+        """A line for each part with its method, and the carbon where it can be said."""
+        rows: list[tuple[Cell, ...]] = [
+            (part.name, *(rounded(number) for number in (part.watt_hours, part.low, part.high)), part.method) for part in self.parts
+        ]
+        rows += [(name, None, None, None, "not known") for name in self.unknown]
+        notes = [f"{self.seconds:.1f} s"]
+        if self.grams is not None and self.carbon_intensity is not None:
+            low, high = (rounded(end / 1000 * self.carbon_intensity) for end in (self.low, self.high))
+            notes.append(f"{rounded(self.grams):g} g CO2e ({low:g} to {high:g}) at {self.carbon_intensity:g} g/kWh")
+        elif self.parts:
+            notes.append("carbon is not said: nobody gave the carbon intensity of the electricity")
+        notes.append("fans, disks, power supply and cooling are not in it")
+        return Table("energy", ("part", "Wh", "at least", "at most", "how that is known"), tuple(rows), "; ".join(notes))
+
+
+def rounded(number: float) -> float:
+    """A number in three digits."""
+    return float(f"{number:.3g}")
+
+
+class Rapl:
+    """The energy counters of the CPU packages, and of the memory where it has its own; `reason` says why there are none.
+
+    They count the whole machine, and begin again at 0 when they are full: `look` often enough, and nothing is lost.
+    """
+
+    def __init__(self, root: Path = POWERCAP) -> None:
+        self.zones, self.reason = zones_of(root)
+        self.last = {zone: number_in(zone / "energy_uj") for zone in self.zones}
+        self.microjoules, self.perhaps = 0.0, 0.0
+        self.at = perf_counter()
+
+    def look(self) -> None:
+        """Add what was counted since the last look, and what a counter may have gone round unseen."""
+        now = perf_counter()
+        for zone in self.zones:
+            count, full = number_in(zone / "energy_uj"), number_in(zone / "max_energy_range_uj")
+            if count is None:
+                continue  # unreadable for once: the next look has it
+            moved = count - (self.last[zone] or 0)
+            most = (now - self.at) * watts_of(zone) * 1e6
+            moved += full if moved < 0 and full else 0
+            self.microjoules += max(moved, 0)
+            self.perhaps += full * max(0, int((most - moved) // full)) if full else 0
+            self.last[zone] = count
+        self.at = now
+
+    def part(self) -> EnergyPart | None:
+        """What was counted so far."""
+        if not self.zones:
+            return None
+        memory = any(name_of(zone) == "dram" for zone in self.zones)
+        hours, perhaps = self.microjoules / 1e6 / JOULES, self.perhaps / 1e6 / JOULES
+        sure = " It may have gone round unseen." if perhaps else ""
+        method = f"RAPL, counted by the processor, of all that ran on this machine; memory is {'' if memory else 'not '}in it.{sure}"
+        return EnergyPart("CPU and memory" if memory else "CPU", hours, hours, hours + perhaps, method)
+
+
+def zones_of(root: Path) -> tuple[tuple[Path, ...], str]:
+    """The counters that add up to the CPU and its memory, each once; none of them where one may not be read."""
+    try:
+        names = sorted(os.listdir(root))
+    except OSError:
+        return (), "this machine shows no RAPL counters"
+    found = [root / name for name in names if _PACKAGE.fullmatch(name) and name_of(root / name).startswith("package")]
+    found += [root / name for name in names if _PART.fullmatch(name) and name_of(root / name) == "dram"]
+    if not found:
+        return (), "this machine shows no RAPL counters"
+    if any(number_in(zone / "energy_uj") is None for zone in found):
+        return (), "the RAPL counters are for root alone"
+    return tuple(found), ""
+
+
+def name_of(zone: Path) -> str:
+    """What a counter says that it counts."""
+    try:
+        return (zone / "name").read_text(encoding="utf-8").strip()
+    except OSError:
+        return ""
+
+
+def number_in(path: Path) -> int | None:
+    """The number in a small file of the kernel's; None where it cannot be read."""
+    try:
+        return int(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+
+
+def watts_of(zone: Path) -> float:
+    """The most that a zone may draw, as it says itself."""
+    said = [number_in(zone / f"constraint_{number}_max_power_uw") or 0 for number in range(2)]
+    return max(said) / 1e6 or PACKAGE_WATTS
+
+
+def nvidia() -> GpuReader | None:
+    """NVIDIA's own counters through the package nvidia-ml-py; None where it or a driver is missing."""
+    if find_spec("pynvml") is None:
+        return None
+    library: Any = import_module("pynvml")
+    try:
+        library.nvmlInit()
+    except Exception:  # its errors are its own: no driver, no right, no library
+        return None
+
+    def read() -> dict[str, float]:
+        found = {}
+        for number in range(library.nvmlDeviceGetCount()):
+            try:
+                device = library.nvmlDeviceGetHandleByIndex(number)
+                uuid = library.nvmlDeviceGetUUID(device)
+                name = uuid.decode() if isinstance(uuid, bytes) else str(uuid)
+                found[name.removeprefix("GPU-")] = library.nvmlDeviceGetTotalEnergyConsumption(device) / 1000
+            except Exception:  # a GPU without the counter
+                continue
+        return found
+
+    return read
+
+
+def cpu_seconds(root: Path = PROCESSES) -> float:
+    """The CPU seconds of this process and all its children so far, each once: those that ended, and those that run."""
+    own = os.times()
+    return own.user + own.system + own.children_user + own.children_system + running_below(os.getpid(), root)
+
+
+def running_below(parent: int, root: Path) -> float:
+    """The CPU seconds of the processes below `parent` that run, with those of their own children that have ended; 0 without /proc."""
+    try:
+        numbers = [int(name) for name in os.listdir(root) if name.isdigit()]
+        ticks = os.sysconf("SC_CLK_TCK")
+    except (OSError, ValueError, AttributeError):
+        return 0.0
+    parents, used = {}, {}
+    for number in numbers:
+        try:
+            fields = (root / str(number) / "stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()
+            parents[number], used[number] = int(fields[1]), sum(map(int, fields[11:15])) / ticks
+        except (OSError, ValueError, IndexError):
+            continue  # it has just ended
+    below, found = {parent}, 0.0
+    while fresh := {number for number, above in parents.items() if above in below and number not in below}:
+        found += sum(used[number] for number in fresh)
+        below |= fresh
+    return found
+
+
+class CodeCarbon:
+    """codecarbon's own model of this process, without its carbon: that would need a country. It samples in a thread of its own."""
+
+    def __init__(self) -> None:
+        library: Any = need("codecarbon", install="pip install codecarbon", why='energy="codecarbon"')
+        self.tracker: Any = library.OfflineEmissionsTracker(
+            country_iso_code="USA", save_to_file=False, log_level="critical", allow_multiple_runs=True, tracking_mode="process"
+        )
+        self.tracker.start()
+
+    def parts(self) -> list[EnergyPart]:
+        """What it says, and stop it; nothing where it has nothing to say."""
+        self.tracker.stop()
+        found = self.tracker.final_emissions_data
+        if found is None:
+            return []
+        method = f"codecarbon {found.codecarbon_version}, its own model of this process on {found.cpu_model}; it gives no range"
+        named = {"CPU": found.cpu_energy, "GPU": found.gpu_energy, "memory": found.ram_energy}  # kilowatt-hours
+        return [EnergyPart(name, 1000 * hours, 1000 * hours, 1000 * hours, method) for name, hours in named.items() if hours]
+
+
+class EnergyMeter:
+    """Counts from the moment it is made. `look` between two readings costs some microseconds; no thread runs.
+
+    `powercap`, `gpus` and `busy` say where it reads: RAPL, NVIDIA's counters, the CPU seconds of the process. With `codecarbon` that
+    package says it instead. Raises MissingPackageError where it is not installed.
+    """
+
+    def __init__(
+        self,
+        *,
+        powercap: Path = POWERCAP,
+        gpus: GpuReader | None = None,
+        busy: Callable[[], float] = cpu_seconds,
+        codecarbon: bool = False,
+    ) -> None:
+        self.codecarbon = CodeCarbon() if codecarbon else None
+        self.rapl = Rapl(powercap)
+        self.gpus = nvidia() if gpus is None else gpus
+        self.busy = busy
+        self.gpu_start = dict(self.gpus()) if self.gpus is not None else {}
+        self.busy_start, self.start = busy(), perf_counter()
+
+    def look(self) -> None:
+        """Read counters that begin again at 0 when they are full."""
+        self.rapl.look()
+
+    def energy(self, carbon_intensity: float | None = None, gpus: Sequence[str] = (), processes: int = 1) -> Energy:
+        """What was taken since the meter was made, to be read once. Raises SettingError.
+
+        `gpus` are the UUIDs of the GPUs that did the work, `processes` says how many did it: this one knows of itself.
+        """
+        check_intensity(carbon_intensity)
+        self.look()
+        seconds, busy = perf_counter() - self.start, max(0.0, self.busy() - self.busy_start)
+        counted = self.rapl.part()
+        others = f"the other {processes - 1} processes" if processes > 2 else "the other process"
+        unknown = [others] if processes > 1 and (counted is None or gpus) else []
+        modelled = [] if self.codecarbon is None else self.codecarbon.parts()
+        if modelled:
+            return Energy(seconds, tuple(modelled), tuple(unknown), carbon_intensity)
+        parts = [estimated(busy, self.rapl.reason) if counted is None else counted]
+        now = dict(self.gpus()) if self.gpus is not None and gpus else {}
+        for uuid in (name.removeprefix("GPU-") for name in gpus):
+            if uuid in now and uuid in self.gpu_start:
+                hours = max(0.0, now[uuid] - self.gpu_start[uuid]) / JOULES
+                parts.append(EnergyPart("GPU", hours, hours, hours, "NVIDIA's own counter (NVML), of all that ran on this GPU"))
+            else:
+                unknown.append("GPU: it has no counter, or nvidia-ml-py is not installed")
+        return Energy(seconds, tuple(parts), tuple(unknown), carbon_intensity)
+
+
+def estimated(busy: float, reason: str) -> EnergyPart:
+    """What CPU seconds may have taken, with the assumption."""
+    method = (
+        f"an estimate, {reason}: {busy:,.1f} CPU seconds of this process and its children × {CORE_WATTS:g} W a core "
+        f"({CORE_LEAST:g} to {CORE_MOST:g}; {CORE_SOURCE}); memory is not in it"
+    )
+    hours = busy / JOULES
+    return EnergyPart("CPU", hours * CORE_WATTS, hours * CORE_LEAST, hours * CORE_MOST, method)
+
+
+def check_intensity(value: float | None) -> None:
+    """Raise SettingError for what is no number of grams of CO2e for a kilowatt-hour."""
+    if value is not None and not (isfinite(value) and 0 <= value <= 5000):
+        cure = "Pass grams of CO2e for a kilowatt-hour, as your supplier or the operator of the grid gives them: 20 to 1,000 is usual."
+        raise SettingError(f"carbon_intensity is {value!r}", place="carbon_intensity", cure=cure)
