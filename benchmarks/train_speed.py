@@ -12,8 +12,9 @@ other rows with its 95 % interval.
 """
 
 import argparse
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
+from itertools import repeat
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -25,7 +26,7 @@ from material import material, scratch, starting_point
 
 CONTESTANTS = ("pellucid", "floor", "trainer_grouped", "trainer_random")
 RATE, DECAY, BATCH, WARM_UP = 1e-4, 0.01, 16, 0.1
-MAX_LENGTH = {"sentences": 128, "reviews": 256}
+MAX_LENGTH = {"sentences": 128, "reviews": 256, "long_reviews": 512}
 Rows = Sequence[Mapping[str, str]]
 Turn = Callable[[], Mapping[str, Any]]
 
@@ -137,8 +138,8 @@ def linear(step: int, steps: int) -> float:
     return (step + 1) / warm if step < warm else max(0.0, (steps - step) / max(1, steps - warm))
 
 
-def by_trainer(strategy: str, folder: str, data: str, train: Rows, valid: Rows) -> Turn:
-    """transformers' Trainer."""
+def by_trainer(strategy: str, folder: str, data: str, train: Rows, valid: Rows, seeds: Iterator[int] = repeat(0)) -> Turn:
+    """transformers' Trainer; each turn takes the next of the seeds."""
     from pellucid.process import hide_broken_torchvision
 
     hide_broken_torchvision()
@@ -181,7 +182,7 @@ def by_trainer(strategy: str, folder: str, data: str, train: Rows, valid: Rows) 
             logging_strategy="no",
             report_to="none",
             disable_tqdm=True,
-            seed=0,
+            seed=next(seeds),
         )
         trainer = Trainer(model, arguments, train_dataset=dataset, processing_class=tokenizer, data_collator=collate)
         seen["tokens"] = 0

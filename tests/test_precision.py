@@ -9,6 +9,7 @@ import torch
 import pellucid as pl
 from conftest import SENTENCES
 from pellucid.errors import SettingError
+from pellucid.training.fastai_checkpoints import Checkpoints
 from pellucid.training.fastai_learner import BFloat16, LearnerOptions, learner
 from pellucid.training.fastai_precision import choose_precision, probe_of, set_precision
 from pellucid.training.precision import Probe, check_precision, probe, timed
@@ -19,6 +20,59 @@ def learn(tiny_checkpoints, tmp_path):
     found = [{"text": f"{text} {place}", "label": "ab"[place % 2]} for place, text in enumerate(SENTENCES * 2)]
     rows = pl.read(found, text="text", label="label")
     return learner(pl.Pipeline.new("text-classification", tiny_checkpoints["bert"], rows), rows, options=LearnerOptions(path=tmp_path))
+
+
+def stopped_after(steps, monkeypatch):
+    """Training breaks off once so many checkpoints are written."""
+    written, write = [], Checkpoints._write
+
+    def stopping(self, *what):
+        write(self, *what)
+        written.append(1)
+        if len(written) == steps:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(Checkpoints, "_write", stopping)
+
+
+@pytest.mark.parametrize(("first", "second"), [("bfloat16", "float32"), ("float32", "bfloat16")])
+def test_a_run_goes_on_in_the_precision_that_it_chose_whatever_another_trial_would_say(
+    first, second, tiny_checkpoints, tmp_path, monkeypatch
+):
+    rows = pl.read(
+        [{"text": f"{text} {place}", "label": "ab"[place % 2]} for place, text in enumerate(SENTENCES)], text="text", label="label"
+    )
+    probes = {"float32": Probe(0.1, 0.9, 4), "bfloat16": Probe(0.9, 0.1, 4)}
+
+    def fitted(says, **more):
+        monkeypatch.setattr("pellucid.training.fastai_precision.probe_of", lambda learn: probes[says])
+        options = pl.TrainOptions(epochs=2, batch_size=4, precision="auto", checkpoint_every=1, **more)
+        return pl.train(rows, checkpoint=tiny_checkpoints["bert"], options=options)
+
+    whole = fitted(first, checkpoints=tmp_path / "whole")
+    with monkeypatch.context() as crash:
+        stopped_after(3, crash)
+        with pytest.raises(KeyboardInterrupt):
+            fitted(first, checkpoints=tmp_path / "kept")
+    newest = max((tmp_path / "kept").glob("step-*"))
+    (newest / "pellucid.json").write_text("{}")  # a damaged one hides nothing
+    with pytest.warns(UserWarning, match="left aside"):
+        resumed = fitted(second, checkpoints=tmp_path / "kept", resume=True)
+    assert f"training computes in {first}: the run that goes on has begun so" in " ".join(map(str, resumed.notes))
+    assert any(isinstance(callback, BFloat16) for callback in resumed.learner.cbs) is (first == "bfloat16")
+    for one, other in zip(whole.pipeline.model.parameters(), resumed.pipeline.model.parameters(), strict=True):
+        assert torch.equal(one, other)
+
+
+def test_a_learner_with_checkpoints_to_go_on_from_reads_the_choice_from_them(learn, tmp_path, monkeypatch):
+    monkeypatch.setattr("pellucid.training.fastai_precision.probe_of", lambda learn: Probe(0.9, 0.1, 4))
+    learn.add_cb(Checkpoints(tmp_path / "kept", steps=1, resume=True))
+    assert choose_precision(learn)[0] is not None, "nothing was kept yet: the trial decides"
+    with learn.no_bar(), learn.no_logging():
+        learn.fit(1)
+    callback, note = choose_precision(learn)
+    assert callback is None and "has begun so" in str(note)
+    assert choose_precision(learn, "bfloat16")[0] is not None, "what is asked for is taken"
 
 
 def test_bfloat16_has_to_pay():
@@ -44,7 +98,7 @@ def test_both_are_timed_in_turns_on_enough_rows(short, wanted):
 
 
 def test_a_slow_model_is_tried_on_few_rows():
-    found = timed(lambda rows, short: 0.2, 64, 0.0)
+    found = timed(lambda rows, short: 0.3, 64, 0.0)
     assert found.rows == 1
 
 

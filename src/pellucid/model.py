@@ -45,7 +45,11 @@ _DROPOUT_KEYS = ("attention_probs_dropout_prob", "attention_dropout", "attn_pdro
 
 @dataclass(frozen=True, slots=True)
 class ModelOptions:
-    """How a model is loaded. `new_head` drops a trained head instead of keeping it."""
+    """How a model is loaded. `new_head` drops a trained head instead of keeping it.
+
+    `attention_dropout` is the share of attention weights that training drops; None keeps the checkpoint's. With 0 long texts train much
+    faster on a CPU (docs/speed.md). It is saved in the model's config.
+    """
 
     dtype: Literal["float32", "float16", "bfloat16", "auto"] = "float32"
     device: str = "auto"  # cuda where there is one, else cpu
@@ -139,13 +143,14 @@ def build_model(checkpoint: str, options: ModelOptions, *, auto_class: str) -> B
 
 def _built(plan: _Plan, head: _Head, options: ModelOptions) -> Built:
     """Load the weights under a head, and record where each comes from."""
-    _configure(plan.config, head, options)
+    _configure(plan.config, head)
+    notes = _set_attention_dropout(plan, options)
     model, missing, misfits, dropped = _load(plan, head, options)
     _check_finite(model, plan.place)
     _own_memory(model)
     provenance = of_model(model, checkpoint=plan.checkpoint.name, missing=missing, mismatched=misfits)
     model.to(_device(options.device)).eval()
-    return Built(model, provenance, head.labels, (*plan.notes, *head.notes, *_dropped_note(dropped)))
+    return Built(model, provenance, head.labels, (*plan.notes, *head.notes, *notes, *_dropped_note(dropped)))
 
 
 def _plan(checkpoint: Checkpoint, auto_class: str, options: ModelOptions) -> _Plan:
@@ -227,21 +232,33 @@ def _keep_head(plan: _Plan, labels: LabelSet | None, num_outputs: int | None, pr
     return _Head(match.labels, outputs, problem_type, notes=notes + match.notes)
 
 
-def _configure(config: "PreTrainedConfig", head: _Head, options: ModelOptions) -> None:
+def _configure(config: "PreTrainedConfig", head: _Head) -> None:
     if head.outputs is not None:
         config.num_labels = head.outputs
     if head.labels is not None:
         config.id2label, config.label2id = head.labels.id2label, head.labels.label2id
     if head.problem_type is not None:
         config.problem_type = head.problem_type
-    if options.attention_dropout is None:
-        return
+
+
+def _set_attention_dropout(plan: _Plan, options: ModelOptions) -> tuple[Note, ...]:
+    """Give the config the attention dropout that was asked for; what that means. Raises SettingError where it has none of its own."""
+    wanted, config = options.attention_dropout, plan.config
+    if wanted is None:
+        return ()
     known = [key for key in _DROPOUT_KEYS if hasattr(config, key)]
     if not known:
-        cure = "Leave attention_dropout at None for this architecture."
+        cure = "Leave attention_dropout out for this architecture."
         raise SettingError(f"{config.model_type} has no attention dropout of its own", place="attention_dropout", cure=cure)
+    before = getattr(config, known[0])
     for key in known:
-        setattr(config, key, options.attention_dropout)
+        setattr(config, key, wanted)
+    why = "that was asked for" if before == wanted else f"that was asked for, the checkpoint has {before:g}"
+    if plan.outline.attention != "sdpa":
+        why += f"; {plan.outline.model_class.__name__} has no sdpa attention, so that it trains no faster"
+    elif wanted == 0:
+        why += "; on a CPU attention then runs in torch's flash kernel, forward and backward, and long texts train faster"
+    return (Note(f"attention dropout {wanted:g}", why, "Leave attention_dropout out to keep that of the checkpoint."),)
 
 
 def _load(plan: _Plan, head: _Head, options: ModelOptions) -> tuple["PreTrainedModel", frozenset[str], dict[str, Shape], tuple[str, ...]]:
