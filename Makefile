@@ -50,7 +50,7 @@ format: $(STAMP) ## Sort imports and format
 check: lint test ## What CI runs
 
 bench: $(STAMP) ## Run every benchmark, one at a time
-	@for name in train_speed predict_speed emotion scale entities answers embeddings translation domain masked_language freezing kills stages; do echo "== benchmarks/$$name.py"; $(BIN)/python benchmarks/$$name.py; done
+	@for name in train_speed predict_speed emotion scale entities answers embeddings translation domain masked_language masked_speed freezing kills stages; do echo "== benchmarks/$$name.py"; $(BIN)/python benchmarks/$$name.py; done
 
 evidence: $(STAMP) ## Run the commands behind the claims: make evidence TOPIC=spine [ONLY=id,id]
 	@$(BIN)/python tools/evidence.py evidence/$(TOPIC).toml $(if $(ONLY),--only $(ONLY))

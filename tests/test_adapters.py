@@ -545,3 +545,70 @@ def test_without_peft_the_error_says_how_to_install_it(pipe, monkeypatch):
     monkeypatch.setattr(pellucid.errors, "find_spec", lambda name: None)
     with pytest.raises(MissingPackageError, match=r"'lora' needs the package 'peft'.*pip install 'pellucid\[peft\]'"):
         adapted(pipe)
+
+
+# --- in one call -------------------------------------------------------------------------------------------------------
+
+
+def fitted(rows, folder, **options):
+    small = {"epochs": 1, "batch_size": 4, "adapter": "lora", **options}
+    return pl.train(rows, checkpoint=folder, options=pl.TrainOptions(**small), tokens=pl.TokenOptions(max_length=32))
+
+
+def test_one_call_trains_adapters_and_says_at_which_rate(rows, tiny_checkpoints, tmp_path):
+    folder = tiny_checkpoints["bert"]
+    trained = fitted(rows, folder, adapter=AdapterOptions("lora", rank=4))
+    pipe = trained.pipeline
+    assert has_adapters(pipe.model) and pipe.provenance.counts()[Origin.ADAPTER] > 0
+    assert "the highest learning rate is 0.0005" in " ".join(map(str, trained.notes))
+    assert trained.learner.lr == 5e-4
+    again = load(save(pipe, tmp_path / "small"))
+    assert [each.answer for each in again.predict(TEXTS)] == [each.answer for each in pipe.predict(TEXTS)]
+    assert body_digest(pipe.model, head_modules(pipe.model)) == body_digest(adapted_new(rows, folder).model, head_modules(pipe.model))
+
+
+def adapted_new(rows, folder):
+    return adapted(pl.Pipeline.new("text-classification", folder, rows), AdapterOptions("lora", rank=4))
+
+
+def test_a_rate_that_was_given_is_taken(rows, tiny_checkpoints):
+    trained = fitted(rows, tiny_checkpoints["bert"], learning_rate=1e-3)
+    assert "highest learning rate" not in " ".join(map(str, trained.notes))
+    assert trained.learner.lr == 1e-3
+
+
+def test_a_head_alone_has_the_same_rate_beside_adapters(rows, tiny_checkpoints):
+    with_adapters = fitted(rows, tiny_checkpoints["bert"], freeze_epochs=1, epochs=1)
+    assert len(with_adapters.history) == 2
+    whole = pl.TrainOptions()
+    assert (whole.rate, pl.TrainOptions(adapter="lora").rate) == pytest.approx((5e-5, 5e-4))
+
+
+def test_an_adapted_training_goes_on_to_the_bit(rows, tiny_checkpoints, tmp_path, monkeypatch):
+    from pellucid.training.fastai_checkpoints import Checkpoints
+
+    folder, kept = tiny_checkpoints["bert"], {"checkpoint_every": 1}
+    straight = fitted(rows, folder, epochs=2, checkpoints=tmp_path / "one", **kept)
+    write, written = Checkpoints._write, []
+
+    def stopping(self, *what):
+        write(self, *what)
+        written.append(1)
+        if len(written) == 3:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(Checkpoints, "_write", stopping)
+    with pytest.raises(KeyboardInterrupt):
+        fitted(rows, folder, epochs=2, checkpoints=tmp_path / "two", **kept)
+    monkeypatch.undo()
+    resumed = fitted(rows, folder, epochs=2, checkpoints=tmp_path / "two", resume=True, **kept)
+    for (name, one), other in zip(straight.pipeline.model.named_parameters(), resumed.pipeline.model.parameters(), strict=True):
+        assert (one == other).all(), name
+    with pytest.raises(SettingError, match="this is not the run that was interrupted"):
+        fitted(rows, folder, epochs=2, checkpoints=tmp_path / "one", resume=True, adapter=None, learning_rate=5e-4, **kept)
+
+
+@pytest.mark.parametrize(("value", "words"), [("lorra", "Did you mean 'lora'"), (8, "adapter is 8")])
+def test_what_is_no_adapter(value, words):
+    with pytest.raises(SettingError, match=words):
+        pl.TrainOptions(adapter=value)

@@ -167,6 +167,61 @@ def test_real_files(run, tmp_path, shared_data, tiny_checkpoints):
     assert code == 0 and "confusion" in out
 
 
+def test_adapters_are_trained_saved_alone_or_merged_and_used_in_a_new_process(run, tmp_path, rows_file, tiny_checkpoints):
+    pytest.importorskip("peft", reason="peft is not installed: pip install 'pellucid[peft]'")
+    base = tiny_checkpoints["bert"]
+    few = ["--checkpoint", base, "--epochs", 1, "--max-length", 32]
+    code, out, err = run("train", rows_file, *few, "--adapter", "lora", "--adapter-rank", 4, "-o", tmp_path / "small")
+    assert code == 0, err
+    assert "lora adapters of rank 4" in out and "the highest learning rate is 0.0005" in out
+    assert sorted(path.name for path in (tmp_path / "small").glob("*.safetensors")) == ["adapter_model.safetensors"]
+    code, out, err = run("train", rows_file, *few, "--adapter", "lora", "--adapter-rank", 4, "--merge", "-o", tmp_path / "whole")
+    assert code == 0 and "adapters merged" in run("show", tmp_path / "whole")[1], err
+    assert [path.name for path in (tmp_path / "whole").glob("*.safetensors")] == ["model.safetensors"]
+
+    def in_a_new_process(*arguments):
+        command = [sys.executable, "-m", "pellucid", *map(str, arguments)]
+        return subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, timeout=200)
+
+    shown = in_a_new_process("show", tmp_path / "small")
+    assert "adapter" in shown.stdout and "lora adapters of rank 4" in shown.stdout, shown.stderr
+    answers = [run("predict", tmp_path / name, "good film", "bad film")[1] for name in ("small", "whole")]
+    assert answers[0] == answers[1] == in_a_new_process("predict", tmp_path / "small", "good film", "bad film").stdout
+    scored = [json.loads(run("evaluate", tmp_path / name, rows_file, "--json", "-")[1])["scores"] for name in ("small", "whole")]
+    assert scored[0] == scored[1]
+
+    base.rename(base.with_name("elsewhere"))
+    try:
+        code, _, err = run("predict", tmp_path / "small", "good film")
+        assert code == 2 and "there is no folder" in err and "--base … names the folder" in err, err
+        assert run("predict", tmp_path / "small", "--base", base.with_name("elsewhere"), "good film", "bad film")[1] == answers[0]
+    finally:
+        base.with_name("elsewhere").rename(base)
+    code, _, err = run("predict", tmp_path / "small", "good film", "--task", "fill-mask")
+    assert code == 2 and "these are adapters for text-classification" in err, err
+
+
+def test_what_cannot_be_said_of_adapters(run, tmp_path, rows_file, tiny_checkpoints, monkeypatch):
+    few = ["--checkpoint", tiny_checkpoints["bert"], "-o", tmp_path / "x"]
+    for arguments, message in (
+        (["--adapter", "lorra"], "no kind of adapter is called 'lorra'. Did you mean 'lora'?"),
+        (["--adapter-rank", 4], "adapter_rank: there is no adapter to say that of. Add --adapter lora."),
+        (["--merge"], "merge: there is no adapter"),
+        (["--adapter", "lora", "--adapter-rank", 0], "expected a rank of 1 or more"),
+    ):
+        code, _, err = run("train", rows_file, *few, *arguments)
+        assert code == 2 and message in err and "Traceback" not in err, err
+    monkeypatch.setitem(sys.modules, "peft", None)
+    code, _, err = run("train", rows_file, *few, "--adapter", "lora")
+    assert code == 2 and "pip install 'pellucid[peft]'" in err, err
+    assert not (tmp_path / "x").exists()
+
+
+def test_a_saved_model_is_shown_for_another_task(run, model):
+    code, out, err = run("show", model, "--task", "feature-extraction")
+    assert code == 0 and "feature-extraction" in out, err
+
+
 # --- mistakes ------------------------------------------------------------------------------------------------------------
 
 
@@ -260,6 +315,7 @@ def test_sentences_for_a_script_are_turned_into_flags():
         "Read the rows with text= and text_pair=.": "Read the rows with --text and --text-pair.",
         "ModelOptions(new_head=True) makes a new head.": "--new-head makes a new head.",
         "ReadOptions(valid_fraction=0.2) makes one.": "--valid-fraction 0.2 makes one.",
+        "pellucid.load('small', base=…) names the folder.": "--base … names the folder.",
     }
     assert {text: terminal.in_shell_words(text) for text in turned} == turned
 

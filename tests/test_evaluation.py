@@ -8,12 +8,12 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from sklearn import metrics as sk
 
+from fake_rows import HTML, FakeSplit, OwnTask, tokens_of
 from pellucid.baselines import CLASSES, NUMBERS, SETS, constant_answer, linear_answers
 from pellucid.comparison import Baseline, Difference, Problem, compare, strongest, verdict
 from pellucid.errors import CheckpointError, DataError, LabelError, SettingError
@@ -21,47 +21,14 @@ from pellucid.evaluation import EvaluateOptions, evaluate
 from pellucid.metrics import Score, scores_of
 from pellucid.render import to_html, to_text
 from pellucid.reports import Confusion, Report, Truncation
-from pellucid.types import Example, Prediction
+from pellucid.types import Prediction
 from pellucid.view import Grid, Stack, Table
 
-HTML = "<script>alert(1)</script>"
 LABELS = ("negative", "positive", HTML)
 
 
 @dataclass(frozen=True)
-class FakeSplit:
-    """Rows in memory, with what evaluation asks of a split."""
-
-    texts: Sequence[str]
-    given: Sequence[object]
-    name: str = "valid"
-    pairs: Sequence[str] = ()
-
-    def __len__(self):
-        return len(self.texts)
-
-    def __getitem__(self, position):
-        fields = {"text": self.texts[position]} | ({"text_pair": self.pairs[position]} if self.pairs else {})
-        return Example(position + 100, fields, self.given[position])
-
-    def chunks(self, size=7):
-        return ((start, min(start + size, len(self))) for start in range(0, len(self), size))
-
-    def targets(self, start, stop):
-        return list(self.given[start:stop])
-
-    def columns(self, start, stop):
-        return {"text": list(self.texts[start:stop])} | ({"text_pair": list(self.pairs[start:stop])} if self.pairs else {})
-
-    def place(self, position):
-        return f"reviews.csv, line {position + 2} (row {position})"
-
-    def without_targets(self):
-        return replace(self, given=[None] * len(self.texts))
-
-
-@dataclass(frozen=True)
-class FakePipe:
+class FakePipe(OwnTask):
     """Says what it is told to say."""
 
     said: Sequence[Prediction]
@@ -73,10 +40,6 @@ class FakePipe:
     tag: str = "text-classification"
     seen: list = field(default_factory=list)
 
-    @property
-    def task(self):
-        return self
-
     def metrics(self, predictions, targets):
         return scores_of(self.kind, [prediction.answer for prediction in predictions], targets, self.labels)
 
@@ -86,8 +49,7 @@ class FakePipe:
 
     def encode(self, split):
         assert split.given == [None] * len(split)
-        lost = np.array(self.lost or [0] * len(split))
-        return SimpleNamespace(lost=lost, lost_words=lost // 2, rows=np.arange(len(split)), lengths=np.full(len(split), 10))
+        return tokens_of(split, self.lost)
 
 
 WORDS = {

@@ -3,7 +3,6 @@
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -11,6 +10,7 @@ import torch
 
 import pellucid as pl
 from conftest import SENTENCES
+from fake_rows import HTML, FakeSplit, OwnTask, tokens_of
 from pellucid.answer_metrics import answer_tally
 from pellucid.errors import CheckpointError, DataError, LabelError
 from pellucid.evaluation import EvaluateOptions, evaluate
@@ -18,48 +18,15 @@ from pellucid.reports import spans_text
 from pellucid.span_metrics import entity_tally, word_tally
 from pellucid.tallies import scores_of
 from pellucid.text_metrics import SUMMARIES, TRANSLATIONS, text_tally
-from pellucid.types import Example, Prediction, Span
+from pellucid.types import Prediction, Span
 from pellucid.view import Table
 
-HTML = "<script>alert(1)</script>"
 LABELS = ("person", "place", HTML)
 QUICK = EvaluateOptions(bootstrap=100)
 
 
 @dataclass(frozen=True)
-class FakeSplit:
-    """Rows in memory, with what evaluation asks of a split."""
-
-    texts: Sequence[str]
-    given: Sequence[object]
-    name: str = "valid"
-    pairs: Sequence[str] = ()
-
-    def __len__(self):
-        return len(self.texts)
-
-    def __getitem__(self, position):
-        fields = {"text": self.texts[position]} | ({"text_pair": self.pairs[position]} if self.pairs else {})
-        return Example(position + 100, fields, self.given[position])
-
-    def chunks(self, size=7):
-        return ((start, min(start + size, len(self))) for start in range(0, len(self), size))
-
-    def targets(self, start, stop):
-        return list(self.given[start:stop])
-
-    def columns(self, start, stop):
-        return {"text": list(self.texts[start:stop])} | ({"text_pair": list(self.pairs[start:stop])} if self.pairs else {})
-
-    def place(self, position):
-        return f"rows.jsonl, line {position + 1} (row {position})"
-
-    def without_targets(self):
-        return replace(self, given=[None] * len(self.texts))
-
-
-@dataclass(frozen=True)
-class FakePipe:
+class FakePipe(OwnTask):
     """Says what it is told to say; it is its own task."""
 
     said: Sequence[object]
@@ -69,10 +36,6 @@ class FakePipe:
     names: tuple[str, ...] = ()
     checkpoint: str = "fake"
     seen: list = field(default_factory=list)
-
-    @property
-    def task(self):
-        return self
 
     @property
     def tag(self):
@@ -109,8 +72,7 @@ class FakePipe:
 
     def encode(self, split):
         assert self.kind == "language" or split.given == [None] * len(split)
-        zeros = np.zeros(len(split), dtype=int)
-        return SimpleNamespace(lost=zeros, lost_words=zeros, rows=np.arange(len(split)), lengths=zeros + 10)
+        return tokens_of(split)
 
 
 def table(report, start):
@@ -172,7 +134,7 @@ def test_the_worst_entities_come_first_and_can_be_read(entities):
     assert worst.columns == ("place", "text", "target", "answer", "F1")
     assert [each.score for each in entities.worst] == [0] * 10
     first = entities.worst[0]
-    assert first.place == f"rows.jsonl, line {first.row - 99} (row {first.row - 100})" and first.loss is None
+    assert first.place == f"reviews.csv, line {first.row - 98} (row {first.row - 100})" and first.loss is None
     assert "=person" in worst.rows[0][2] or "=place" in worst.rows[0][2]
     assert worst.rows[0][3] == "(none)"
 
@@ -196,20 +158,20 @@ def test_without_training_rows_the_bar_for_entities_is_low():
 
 def test_targets_that_cannot_be_scored_name_their_place_before_the_work_starts():
     pipe = FakePipe([(), ()], "spans", LABELS)
-    with pytest.raises(LabelError, match=r"rows.jsonl, line 2 \(row 1\): .*came 'persn'.*Did you mean 'person'"):
+    with pytest.raises(LabelError, match=r"reviews.csv, line 3 \(row 1\): .*came 'persn'.*Did you mean 'person'"):
         evaluate(pipe, FakeSplit(["a", "b"], [(), (Span(0, 1, "persn"),)]))
-    with pytest.raises(DataError, match=r"line 1 \(row 0\): expected spans, came 'person'"):
+    with pytest.raises(DataError, match=r"line 2 \(row 0\): expected spans, came 'person'"):
         evaluate(pipe, FakeSplit(["a", "b"], ["person", ()]))
-    with pytest.raises(LabelError, match=r"line 2 \(row 1\): the row has no label"):
+    with pytest.raises(LabelError, match=r"line 3 \(row 1\): the row has no label"):
         evaluate(pipe, FakeSplit(["a", "b"], [(), None]))
     assert pipe.seen == []
-    with pytest.raises(LabelError, match=r"line 1 \(row 0\): .*came 'town'"):
+    with pytest.raises(LabelError, match=r"line 2 \(row 0\): .*came 'town'"):
         evaluate(pipe, FakeSplit(["a", "b"], [(), ()]), train=FakeSplit(["a"], [(Span(0, 1, "town"),)]))
 
 
 def test_scores_of_spans_that_are_not_finite_name_the_row():
     rows = FakeSplit(["Ann", "Bob"], [(), ()])
-    with pytest.raises(CheckpointError, match=r"line 2 \(row 1\): expected finite scores, came nan for 'Bob=person'"):
+    with pytest.raises(CheckpointError, match=r"line 3 \(row 1\): expected finite scores, came nan for 'Bob=person'"):
         evaluate(FakePipe([(), (Span(0, 3, "person", float("nan"), "Bob"),)], "spans", LABELS), rows)
 
 
@@ -357,7 +319,7 @@ def test_rows_that_are_read_together_count_for_the_row_that_they_begin_in():
 
 def test_losses_that_are_not_finite_and_rows_without_a_token_are_refused():
     rows = FakeSplit(["a", "b"], [None] * 2)
-    with pytest.raises(CheckpointError, match=r"line 2 \(row 1\): expected a finite loss, came nan"):
+    with pytest.raises(CheckpointError, match=r"line 3 \(row 1\): expected a finite loss, came nan"):
         evaluate(FakePipe(([1.0, float("nan")], [3, 1], [0, 1]), "language"), rows)
     with pytest.raises(DataError, match="valid: there is no token to foresee"):
         evaluate(FakePipe(([0.0, 0.0], [0, 0], [0, 1]), "language"), rows)

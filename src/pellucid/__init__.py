@@ -62,7 +62,9 @@ if TYPE_CHECKING:
     from pellucid.training.fastai_learner import learner as learner
     from pellucid.training.fastai_precision import set_precision as set_precision
     from pellucid.training.fastai_scores import Every as Every
+    from pellucid.training.fastai_speed import make_faster as make_faster
     from pellucid.training.fastai_tokens import top_tokens as top_tokens
+    from pellucid.training.fastai_tracking import Tracked as Tracked
     from pellucid.training.one_call import TrainOptions as TrainOptions
     from pellucid.training.one_call import train as train
     from pellucid.training.task_loss import LossOptions as LossOptions
@@ -130,9 +132,11 @@ PUBLIC: Mapping[str, str] = MappingProxyType(
         "Every": "pellucid.training.fastai_scores",
         "FiniteSteps": "pellucid.training.fastai_callbacks",
         "GradientCheckpointing": "pellucid.training.fastai_callbacks",
+        "Tracked": "pellucid.training.fastai_tracking",
         "WeightAverage": "pellucid.training.fastai_callbacks",
         "BFloat16": "pellucid.training.fastai_learner",
         "set_precision": "pellucid.training.fastai_precision",
+        "make_faster": "pellucid.training.fastai_speed",
         "top_tokens": "pellucid.training.fastai_tokens",
         "hf_trainer": "pellucid.training.trainer_door",
         "TrainOptions": "pellucid.training.one_call",

@@ -1,15 +1,14 @@
-"""The command line: train, predict, show, evaluate, demo.
+"""The command line: train, predict, show, evaluate, demo, and the commands about tokenizers.
 
 Takes arguments. Gives calls of the public functions, their values shown, and exit code 2 with one clear line for a user's mistake.
 Knows nothing that a script with `import pellucid as pl` could not do.
 """
 
 import os
-import shlex
 import signal
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
@@ -20,8 +19,10 @@ import pellucid as pl
 from pellucid.apps.answers import answer_line, answer_table
 from pellucid.apps.flags import with_flags
 from pellucid.apps.inputs import (
+    AdapterFlags,
     Labelled,
     LongFlagValues,
+    SavedFlags,
     TaskFlags,
     Texts,
     check_file,
@@ -31,14 +32,18 @@ from pellucid.apps.inputs import (
     keep,
     open_pipeline,
 )
+from pellucid.apps.several import go_on_line, one_of_several, run_in_processes
 from pellucid.apps.terminal import bars_as_lines, close_quietly, forgiving_streams, in_shell_words, progress
+from pellucid.apps.tokenizer_commands import tokenizers
 from pellucid.errors import PellucidError, SettingError
 from pellucid.files import write_json, write_text
 from pellucid.model import ModelOptions
 from pellucid.render import plain, to_csv
 from pellucid.tokens import TokenOptions
 from pellucid.training.interrupts import interrupt
+from pellucid.training.launching import ProcessOptions, launched
 from pellucid.training.one_call import TrainOptions
+from pellucid.training.processes import first_process
 from pellucid.training.resume import CheckpointFolder
 from pellucid.view import Lines
 
@@ -50,6 +55,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
+app.add_typer(tokenizers)
 TEXT_START = 60  # characters of a text beside its answer in a terminal; all of it in a pipe
 STOPPED = 130  # by Ctrl-C, as shells count it
 
@@ -69,8 +75,11 @@ ModelFlags = Annotated[
         "device": "auto, cpu, cuda",
         "dtype": "float32, float16, bfloat16 or auto (as the checkpoint has it)",
         "new_head": "drop the head of a checkpoint that was trained for other labels",
+        "attention_dropout": "dropout of attention weights in training; 0 makes long texts much faster on a CPU",
     },
 ]
+
+FASTER = "Keep freed memory, and multiply through oneDNN where that is faster: the same numbers up to rounding."
 
 
 @app.callback(invoke_without_command=True)
@@ -90,37 +99,47 @@ def train(
     task: TaskFlags = TaskFlags(),
     checkpoint: Annotated[str, typer.Option(help="minilm, a folder, or a name on the Hub.")] = "minilm",
     training: TrainOptions = TrainOptions(),
+    adapters: AdapterFlags = AdapterFlags(),
     tokens: TokenFlags = TokenOptions(),
     long: LongFlags = LongFlagValues(),
     model: ModelFlags = ModelOptions(),
+    processes: ProcessOptions = ProcessOptions(),
+    faster: Annotated[bool, typer.Option("--faster/--no-faster", help=FASTER)] = True,
 ) -> None:
     """Train on rows, save, score on the rows that were kept aside.
 
     Checkpoints are written beside the output while it trains, and removed once the model is saved.
     """
+    small = adapters.chosen()
     check_folder(output)
     kept = CheckpointFolder(f"{os.path.abspath(output)}.checkpoints")
-    with kept.held(), stoppable(kept):
+    with kept.held() if first_process() and not processes.several else nullcontext(), stoppable(kept):
         check_resume(kept, training.resume)
+        if processes.several:
+            run_in_processes(processes, kept)
+            return
         chosen = task.chosen()
         data = source.read(rows, chosen.kind)
         aside = data.valid
         pl.show(data)
-        options = replace(training, checkpoints=kept)
+        options = replace(training, checkpoints=kept, adapter=small, faster=faster)
         with bars_as_lines():
             trained = pl.train(data, chosen, checkpoint, options=options, tokens=long.added_to(tokens), model=model)
+        if not first_process():
+            return
         pl.show(replace(trained, notes=tuple(note for note in trained.notes if note not in data.notes)))
-        folder = keep(trained.pipeline, output)
+        pipe = adapters.to_keep(trained.pipeline)
+        folder = keep(pipe, output)
         kept.discard()
     typer.echo(f"\nsaved in {folder}\n")
     typer.echo(f"scoring {len(aside):,} rows", err=True)
-    pl.show(pl.evaluate(trained.pipeline, aside, train=data.train))
+    pl.show(pl.evaluate(pipe, aside, train=data.train))
     typer.echo(f"\ntry: pellucid predict {output} 'a text of yours' --trace")
 
 
 def check_resume(kept: CheckpointFolder, resume: bool) -> None:
     """Whether checkpoints of an interrupted run are wanted, before any work is done. Raises SettingError."""
-    if not resume and kept.folders():
+    if not resume and first_process() and kept.folders():
         cure = "Pass --resume to go on with it, or remove that folder to begin anew."
         raise SettingError(f"a run was interrupted, {kept.folders()[0].name} is there", place=str(kept.path), cure=cure)
 
@@ -132,10 +151,8 @@ def stoppable(kept: CheckpointFolder) -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt:
-        found = kept.folders()
-        if found:
-            words = [word for word in sys.argv[1:] if word != "--resume"]
-            typer.echo(f"\n{found[0].name} is kept; go on with: pellucid {shlex.join([*words, '--resume'])}", err=True)
+        if not launched() and (line := go_on_line(kept)):
+            typer.echo(f"\n{line}", err=True)
         raise
     finally:
         signal.signal(signal.SIGTERM, before)
@@ -150,7 +167,7 @@ def predict(
     source: Texts = Texts(),
     output: Annotated[str | None, typer.Option("--output", "-o", help="Write a CSV with the scores of all labels to this file.")] = None,
     trace: Annotated[bool, typer.Option("--trace", help="Show every step for each text.")] = False,
-    task: TaskFlags = TaskFlags(),
+    task: SavedFlags = SavedFlags(),
 ) -> None:
     """Answer for texts or for the rows of a file: row, answer, score and text, with TABs between."""
     if rows is not None and (texts or trace):
@@ -177,10 +194,11 @@ def predict(
 
 
 @app.command()
+@with_flags
 def show(
     model: ModelFolder,
     texts: Annotated[list[str] | None, typer.Argument(help="A text (or two, for a pair) to trace through every step.")] = None,
-    task: TaskFlags = TaskFlags(),
+    task: SavedFlags = SavedFlags(),
 ) -> None:
     """Show the steps of a model, where its weights come from, and what was chosen."""
     pipe = open_pipeline(model, task)
@@ -198,7 +216,7 @@ def evaluate(
     source: Labelled = Labelled(),
     on: Annotated[str, typer.Option(help="Which split to score: valid, test, train, or all.")] = "valid",
     json: Annotated[str | None, typer.Option(help="Write the report to this file as JSON; - is standard output alone.")] = None,
-    task: TaskFlags = TaskFlags(),
+    task: SavedFlags = SavedFlags(),
 ) -> None:
     """Score a saved model on labelled rows, with intervals, against simple baselines."""
     if json not in (None, "-"):
@@ -235,14 +253,16 @@ def main() -> None:
     """The entry point: exit code 2 and one line for a mistake, 130 after Ctrl-C."""
     forgiving_streams()
     try:
-        app(prog_name="pellucid")
+        with one_of_several():
+            app(prog_name="pellucid")
     except PellucidError as error:
         typer.echo(f"error: {plain(in_shell_words(str(error)))}", err=True)
         sys.exit(2)
     except (KeyboardInterrupt, SystemExit) as end:
         if isinstance(end, SystemExit) and end.code != STOPPED:
             raise
-        typer.echo("\nstopped", err=True)
+        if not launched():
+            typer.echo("\nstopped", err=True)
         sys.exit(STOPPED)
     finally:
         close_quietly()

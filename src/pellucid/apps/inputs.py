@@ -89,6 +89,28 @@ class LongFlagValues:
         return tokens if self.long is None else replace(tokens, long=LongTexts(self.long, self.stride))  # type: ignore[arg-type]
 
 
+@dataclass(frozen=True, slots=True)
+class AdapterFlags:
+    """Which small layers learn in place of the whole model, and how they are kept."""
+
+    adapter: Annotated[str | None, "train small layers beside a body that sleeps: lora, dora, loha, lokr or ia3 (needs peft)"] = None
+    adapter_rank: Annotated[int | None, "inner width of an adapter; 8 if not given"] = None
+    merge: Annotated[bool, "save a whole model with the adapters in its weights, instead of the adapters alone"] = False
+
+    def chosen(self) -> pl.AdapterOptions | None:
+        """The adapters, or None for the whole model. Raises SettingError for a kind that does not exist, or a setting without one."""
+        if self.adapter is None and (self.merge or self.adapter_rank is not None):
+            place = "merge" if self.merge else "adapter_rank"
+            raise SettingError("there is no adapter to say that of", place=place, cure="Add --adapter lora.")
+        if self.adapter is None:
+            return None
+        return pl.AdapterOptions(self.adapter) if self.adapter_rank is None else pl.AdapterOptions(self.adapter, self.adapter_rank)
+
+    def to_keep(self, trained: pl.Pipeline) -> pl.Pipeline:
+        """What is saved of a trained pipeline: merged where that was asked for."""
+        return pl.merged(trained) if self.merge else trained
+
+
 def delimiter_of(given: str | None) -> str | None:
     """A delimiter as people type it: a backslash and a t, or the word tab, are a TAB."""
     return "\t" if given in ("\\t", "tab", "TAB") else given
@@ -122,16 +144,27 @@ class TaskFlags:
         return with_settings(task_class(self.task or "text-classification")(), self.setting or ())
 
 
-def open_pipeline(model: str, task: TaskFlags = TaskFlags()) -> pl.Pipeline:
+@dataclass(frozen=True, slots=True)
+class SavedFlags(TaskFlags):
+    """Which task a saved model serves, and where the checkpoint under its adapters is."""
+
+    base: Annotated[str | None, "folder of the checkpoint under saved adapters, where it is no longer where it was"] = None
+
+
+def open_pipeline(model: str, task: SavedFlags = SavedFlags()) -> pl.Pipeline:
     """A saved pipeline, or one from a checkpoint that pellucid did not save; settings change its task for this time.
 
     Where another task is asked for than the folder was saved for, its weights serve that one: an NLI model's, zero-shot-classification.
     """
     folder = Path(model)
     if os.path.exists(folder / MANIFEST):
-        saved = pl.load(folder)
+        saved = pl.load(folder, base=task.base)
         if task.task in (None, saved.task.tag):
             return replace(saved, task=with_settings(saved.task, task.setting)) if task.setting else saved
+        if not os.path.exists(folder / "config.json"):
+            problem = f"these are adapters for {saved.task.tag}, kept without their model, and serve no other task ({task.task})"
+            cure = "Leave --task out; what `pellucid train --merge` saves can serve another task."
+            raise SettingError(problem, place=model, cure=cure)
     if os.path.exists(folder) and not os.path.exists(folder / "config.json"):
         cure = "Name a folder that `pellucid train` or transformers wrote."
         raise CheckpointError(f"this is no model: it has neither {MANIFEST} nor config.json", place=model, cure=cure)

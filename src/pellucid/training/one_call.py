@@ -5,19 +5,25 @@ Knows nothing of fastai's ways: the learner does.
 """
 
 import logging
-from dataclasses import dataclass, replace
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
 
+from pellucid.adapters import AdapterOptions, adapted
 from pellucid.checks import check_rows
 from pellucid.data import Rows
+from pellucid.energy import Energy, EnergyMeter, check_intensity
 from pellucid.errors import DataError, SettingError
 from pellucid.pipelines import Pipeline
 from pellucid.task import LABELLED_TOKENS
 from pellucid.token_table import TruncationReport
 from pellucid.training.precision import Precision
+from pellucid.training.processes import place, speaking_once, take_part_of_machine
 from pellucid.training.resume import CheckpointFolder
+from pellucid.training.trackers import check_names
 from pellucid.types import Note
 from pellucid.view import Lines, Stack, Table, View
 
@@ -29,10 +35,12 @@ if TYPE_CHECKING:
     from pellucid.token_table import TokenOptions, TokenTable
     from pellucid.training.fastai_checkpoints import Checkpoints
     from pellucid.training.fastai_learner import PellucidLearner
+    from pellucid.training.fastai_tracking import Tracked
 
 LOG = logging.getLogger(__name__)
 Scheduler = Literal["one_cycle", "linear"]
 MINUTES = 10.0  # between checkpoints, where no number of steps is given
+RATE, ADAPTER_FACTOR = 5e-5, 10  # adapters begin at nothing and are all that moves: they want about ten times the rate of a whole model
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,11 +48,13 @@ class TrainOptions:
     """How to train. Raises SettingError for a value outside of what is possible.
 
     `checkpoints` is a folder: what a run writes there lets another one with `resume` go on behind the last step that was written, with the
-    same weights at the end, bit for bit on a CPU. Remove the folder once the model is saved.
+    same weights at the end, bit for bit on a CPU. Remove the folder once the model is saved. `adapter`, AdapterOptions or the name of a
+    kind, puts small layers beside the body, which then sleeps. `faster` is `make_faster`: the same numbers, up to rounding, in less time;
+    it keeps freed memory in the process, so that is for a program to decide. `pellucid train` does it.
     """
 
     epochs: Annotated[int, "times to go through the rows"] = 2
-    learning_rate: Annotated[float, "highest learning rate"] = 5e-5
+    learning_rate: Annotated[float | None, "highest learning rate; if not given, 5e-5, and 5e-4 with adapters"] = None
     batch_size: Annotated[int, "rows in a batch, at most"] = 16
     max_tokens: Annotated[int | None, "padded tokens in a batch, at most"] = None
     weight_decay: Annotated[float, "weight decay, none on biases and norms"] = 0.01
@@ -59,11 +69,21 @@ class TrainOptions:
     class_weights: Annotated[str | None, "balanced: the rows of a rare label together count as much as those of a common one"] = None
     accumulate: Annotated[int, "batches for one step of the optimizer"] = 1
     gradient_checkpointing: Annotated[bool, "less memory for about a third more time"] = False
+    faster: bool = False
     checkpoints: Path | str | CheckpointFolder | None = None
     checkpoint_every: Annotated[int | None, "steps between checkpoints to go on from after a crash; 10 minutes if not given"] = None
     resume: Annotated[bool, "go on with the run that was interrupted"] = False
+    track: Annotated[str | None, "wandb, trackio or tensorboard, several with commas: where the training can be followed"] = None
+    energy: Annotated[str, "counters, or codecarbon where it is installed: how the energy of the training is known"] = "counters"
+    carbon_intensity: Annotated[float | None, "grams of CO2e for a kilowatt-hour of your electricity; none is guessed"] = None
+    adapter: AdapterOptions | str | None = None
 
     def __post_init__(self) -> None:
+        if isinstance(self.adapter, str):
+            object.__setattr__(self, "adapter", AdapterOptions(self.adapter))
+        if not isinstance(self.adapter, AdapterOptions | None):
+            cure = 'Pass AdapterOptions(kind="lora"), or the name of a kind.'
+            raise SettingError(f"adapter is {self.adapter!r}", place="adapter", cure=cure)
         ranges = {
             "epochs": (1, 10_000),
             "learning_rate": (0, 10),
@@ -82,13 +102,26 @@ class TrainOptions:
         if self.scheduler not in ("one_cycle", "linear"):
             cure = 'Pass "one_cycle" or "linear".'
             raise SettingError(f"there is no schedule {self.scheduler!r}", place="scheduler", cure=cure)
-        for name, known in {"precision": get_args(Precision), "class_weights": (None, "balanced")}.items():
+        for name, known in {
+            "precision": get_args(Precision),
+            "class_weights": (None, "balanced"),
+            "energy": ("counters", "codecarbon"),
+        }.items():
             if getattr(self, name) not in known:
                 cure = f"Use one of: {', '.join(map(str, known))}."
                 raise SettingError(f"there is no {name} {getattr(self, name)!r}", place=name, cure=cure)
         if self.checkpoint_every is not None and self.checkpoint_every < 1:
             cure = "Pass a number of steps from 1 up."
             raise SettingError(f"checkpoint_every is {self.checkpoint_every!r}", place="checkpoint_every", cure=cure)
+        check_names(self.track)
+        check_intensity(self.carbon_intensity)
+
+    @property
+    def rate(self) -> float:
+        """The highest learning rate: what was given, or what suits a whole model or adapters."""
+        if self.learning_rate is not None:
+            return self.learning_rate
+        return RATE if self.adapter is None else ADAPTER_FACTOR * RATE
 
 
 @dataclass(frozen=True)
@@ -102,14 +135,16 @@ class Trained:
     seconds: float
     history: tuple[tuple[float, ...], ...]  # one line an epoch, under `columns`
     columns: tuple[str, ...]
+    energy: Energy | None = None  # what this process took from the first step of `train` to the last
 
     def view(self) -> View:
-        """The epochs as a table, with the notes and the findings below."""
+        """The epochs as a table, with the energy, the notes and the findings below."""
         lines = tuple((epoch, *(round(value, 4) for value in line)) for epoch, line in enumerate(self.history))
         table = Table("training", ("epoch", *self.columns), lines, f"{self.seconds:.1f} s")
         findings = tuple(f"{finding.level}: {finding.what} ({finding.place}). {finding.cure}" for finding in self.findings)
         parts = [Lines("chosen for you", tuple(map(str, self.notes))), Lines("found in the rows", findings)]
-        return Stack("trained", (table, *(part for part in parts if part.lines)))
+        energy = () if self.energy is None else (self.energy.view(),)
+        return Stack("trained", (table, *energy, *(part for part in parts if part.lines)))
 
 
 def train(
@@ -129,26 +164,81 @@ def train(
     """
     import torch
 
-    start, keeper = perf_counter(), keeper_of(options)
+    start, meter, keeper, tracked = (
+        perf_counter(),
+        EnergyMeter(codecarbon=options.energy == "codecarbon"),
+        keeper_of(options),
+        tracked_of(options),
+    )
+    take_part_of_machine()
     if "valid" in rows.splits and not rows.valid.has_targets and rows.train.has_targets:
         cure = "Label them, or leave them out: a part of the training rows is then kept aside."
         raise DataError("the validation rows have no labels, so nothing could be said of the training", place=rows.source, cure=cure)
-    with torch.random.fork_rng():
+    with torch.random.fork_rng(), speaking_once():
         torch.manual_seed(options.seed)
-        pipe = Pipeline.new(task, checkpoint, rows, tokens=tokens, model=model)
+        pipe = with_adapters(Pipeline.new(task, checkpoint, rows, tokens=tokens, model=model), options)
         learn = untrained(pipe, rows, options)
         findings = check_rows(rows, truncation(learn.dls.train.table, rows.train))
         for finding in findings:
             LOG.warning("%s: %s (%s). %s", finding.level, finding.what, finding.place, finding.cure)
         freeze_epochs, freezing_notes = head_first(pipe, options)
-        pipe = replace(pipe, notes=(*pipe.notes, *freezing_notes, *learn.loss_notes, *in_precision(learn, options.precision)))
-        with learn.added_cbs(keeper):
+        computing = (*made_faster(learn, options.faster, keeper), *in_precision(learn, options.precision, keeper))
+        pipe = replace(pipe, notes=(*pipe.notes, *freezing_notes, *learn.loss_notes, *computing))
+        with learn.added_cbs([*([] if keeper is None else [keeper]), *readings(meter)]), followed(learn, tracked):
             history = fit(learn, replace(options, freeze_epochs=freeze_epochs))
         pipe = settled(pipe, rows)
         learn.adopt(pipe)
     columns = tuple(name for name in learn.recorder.metric_names[1:] if name != "time")
     notes = (*rows.notes, *pipe.notes, *(() if keeper is None else keeper.notes))
-    return Trained(pipe, learn, notes, findings, perf_counter() - start, history, columns)
+    energy = meter.energy(options.carbon_intensity, gpus_of(learn), place().processes)
+    return Trained(pipe, learn, notes, findings, perf_counter() - start, history, columns, energy)
+
+
+def tracked_of(options: TrainOptions) -> "Tracked | None":
+    """The callback that lets the training be followed, where that is asked for. Raises MissingPackageError."""
+    from pellucid.training.fastai_tracking import Tracked
+
+    if options.track is None:
+        return None
+    untold = ("track", "checkpoints", "checkpoint_every", "resume", "energy", "carbon_intensity")
+    return Tracked(options.track, settings={one.name: getattr(options, one.name) for one in fields(options) if one.name not in untold})
+
+
+@contextmanager
+def followed(learn: "PellucidLearner", tracked: "Tracked | None") -> Iterator[None]:
+    """While it trains it can be followed; the run ends with the training, however that ends."""
+    if tracked is None:
+        yield
+        return
+    with closing(tracked), learn.added_cbs(tracked):
+        yield
+
+
+def readings(meter: EnergyMeter) -> list[Any]:
+    """The callback that reads counters which begin again at 0; none where there are no such counters."""
+    from pellucid.training.fastai_tracking import Readings
+
+    return [Readings(meter.look)] if meter.rapl.zones else []
+
+
+def gpus_of(learn: "PellucidLearner") -> tuple[str, ...]:
+    """The UUID of the GPU that trains; none on a CPU."""
+    import torch
+
+    device = learn.model.device
+    return (str(torch.cuda.get_device_properties(device).uuid),) if device.type == "cuda" else ()
+
+
+def with_adapters(pipe: Pipeline, options: TrainOptions) -> Pipeline:
+    """The pipeline with the adapters that `options` ask for, and a word on the learning rate where nobody chose one."""
+    if not isinstance(options.adapter, AdapterOptions):
+        return pipe
+    small = adapted(pipe, options.adapter)
+    if options.learning_rate is not None:
+        return small
+    why = f"adapters begin at nothing, and the usual {RATE:.5f} of a whole model would hardly move them"
+    note = Note(f"the highest learning rate is {options.rate:g}", why, "Pass learning_rate=… for another.")
+    return replace(small, notes=(*small.notes, note))
 
 
 def settled(pipe: Pipeline, rows: Rows) -> Pipeline:
@@ -168,19 +258,32 @@ def untrained(pipe: Pipeline, rows: Rows, options: TrainOptions) -> "PellucidLea
 
     loaders = LoaderOptions(bs=options.batch_size, seed=options.seed, max_tokens=options.max_tokens)
     loss = LossOptions(options.label_smoothing, class_weights="balanced" if options.class_weights else None)
-    sizes = LearnerOptions(lr=options.learning_rate, wd=options.weight_decay, warmup=options.warmup, loaders=loaders, loss=loss)
+    sizes = LearnerOptions(lr=options.rate, wd=options.weight_decay, warmup=options.warmup, loaders=loaders, loss=loss)
     callbacks: list[Any] = [FiniteSteps(), *([Accumulate(options.accumulate)] if options.accumulate > 1 else [])]
     callbacks += [GradientCheckpointing()] if options.gradient_checkpointing else []
     return learner(pipe, rows, options=sizes, cbs=callbacks)
 
 
-def in_precision(learn: "PellucidLearner", precision: Precision) -> tuple[Note, ...]:
-    """Let the learner compute in this precision; what was chosen is said before the work starts, but for float32 that nobody tried."""
+def made_faster(learn: "PellucidLearner", wanted: bool, keeper: "Checkpoints | None" = None) -> tuple[Note, ...]:
+    """Let the learner train faster with the same numbers, where that is wanted; what was done is said before the work starts."""
+    from pellucid.training.fastai_speed import faster
+
+    notes = faster(learn, keeper) if wanted else ()
+    for note in notes:
+        LOG.warning("%s", note)
+    return notes
+
+
+def in_precision(learn: "PellucidLearner", precision: Precision, keeper: "Checkpoints | None" = None) -> tuple[Note, ...]:
+    """Let the learner compute in this precision; what was chosen is said before the work starts, but for float32 that nobody tried.
+
+    Where `keeper` goes on with a run, "auto" is what that run chose.
+    """
     from pellucid.training.fastai_precision import choose_precision
 
     if precision == "float32":
         return ()
-    callback, note = choose_precision(learn, precision)
+    callback, note = choose_precision(learn, precision, keeper)
     learn.add_cbs([] if callback is None else [callback])
     LOG.warning("%s", note)
     return (note,)
@@ -215,11 +318,11 @@ def fit(learn: "PellucidLearner", options: TrainOptions) -> tuple[tuple[float, .
 
     lines: list[Any] = []
     if options.freeze_epochs:
-        learn.freeze()
-        learn.fit_one_cycle(options.freeze_epochs, slice(HEAD_FACTOR * options.learning_rate))
+        learn.freeze()  # a head wants the same rate beside adapters
+        learn.fit_one_cycle(options.freeze_epochs, slice(HEAD_FACTOR * options.rate / (1 if options.adapter is None else ADAPTER_FACTOR)))
         learn.unfreeze()
         lines += learn.recorder.values
-    (learn.fit_linear if options.scheduler == "linear" else learn.fit_one_cycle)(options.epochs, options.learning_rate)
+    (learn.fit_linear if options.scheduler == "linear" else learn.fit_one_cycle)(options.epochs, options.rate)
     lines += learn.recorder.values
     return tuple(tuple(float(value) for value in line) for line in lines)
 
