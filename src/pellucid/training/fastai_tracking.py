@@ -26,7 +26,7 @@ from pellucid.files import write_json
 from pellucid.groups import layer_groups
 from pellucid.training.resume_state import random_state, set_random_state
 from pellucid.training.tracked_epoch import EpochRows, learning_curve, run_settings, token_page
-from pellucid.training.trackers import Open, Pixels, TrackedRun, Tracker, names_of, opener
+from pellucid.training.trackers import Open, Pixels, TrackedRun, Tracker, check_names, names_of, opener
 from pellucid.view import Table
 
 LOG = logging.getLogger(__name__)
@@ -234,6 +234,7 @@ def openers_of(to: str | Open | Sequence[str | Open]) -> dict[str, Open]:
     found: dict[str, Open] = {}
     for one in [to] if isinstance(to, str) or callable(to) else to:
         if isinstance(one, str):
+            check_names(one)  # all of them, before a package is looked for
             found |= {name: opener(name) for name in names_of(one)}
         else:
             found[getattr(one, "__name__", type(one).__name__)] = one
