@@ -317,6 +317,31 @@ def test_what_was_killed_goes_on_to_the_bit(tiny_checkpoints: dict[str, Path], t
     assert same(first, second) and same(first, whole[0])
 
 
+class KilledAt(Callback):
+    """At the second time of one event its process is killed, if it is not the first one."""
+
+    stateless, order = True, -100
+
+    def __init__(self, event: str, rank: int) -> None:
+        self.seen, self.rank = 0, rank
+        setattr(self, event, self.one_more)
+
+    def one_more(self) -> None:
+        self.seen += 1
+        if self.seen == 2 and self.rank:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+
+@pytest.mark.parametrize(
+    "event", ["before_batch", "after_pred", "after_loss", "before_step", "after_step", "after_batch", "before_validate", "after_epoch"]
+)
+def test_the_other_says_that_it_was_left(event: str, tiny_checkpoints: dict[str, Path], tmp_path: Path) -> None:
+    training = Training(tiny_checkpoints["bert"], tmp_path / "run", steps=1000)
+    ended = together(lambda rank: training.run(KilledAt(event, rank)))
+    assert ended[1].signal == signal.SIGKILL
+    assert ended[0].error.startswith("LostProcessError: ") and "another process of this training has ended" in ended[0].error
+
+
 def test_another_number_of_processes_is_refused(tiny_checkpoints: dict[str, Path], tmp_path: Path) -> None:
     training = Training(tiny_checkpoints["bert"], tmp_path / "run")
     training.broken(4)

@@ -17,6 +17,7 @@ import torch
 from fastai.callback.core import Callback
 from fastai.callback.mixup import MixHandler
 from fastai.callback.progress import CSVLogger
+from fastai.learner import AvgSmoothLoss
 from fastai.torch_core import to_detach
 
 from pellucid.errors import SettingError
@@ -158,6 +159,8 @@ class Sharing:
         with torch.no_grad():
             group.same(self.learn.model.state_dict())
         same_random_numbers(group)
+        recorder = self.learn.recorder
+        recorder.smooth_loss = OwnSmoothLoss(recorder.smooth_loss.beta)
         with ExitStack() as stack:
             stack.enter_context(self.learn.added_cbs([OneRecord()]))
             if group.rank:
@@ -193,6 +196,15 @@ class Sharing:
     def to_detach(self, b: Any, cpu: bool = True, gather: bool = True) -> Any:
         """As fastai's, which would also put together what all processes have: here each has the whole."""
         return to_detach(b, cpu=cpu, gather=False)
+
+
+class OwnSmoothLoss(AvgSmoothLoss):
+    """The smooth loss of a training whose loss is the same in all processes: fastai's would ask each of them for it after every batch."""
+
+    def accumulate(self, learn: Any) -> None:
+        """Take in the loss of a batch."""
+        self.count += 1
+        self.val: torch.Tensor = torch.lerp(learn.to_detach(learn.loss.mean()), self.val, self.beta)
 
 
 class OneRecord(Callback):
