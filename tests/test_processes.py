@@ -24,7 +24,9 @@ import pellucid as pl
 from conftest import SENTENCES
 from injection import start_child, wait_for
 from matrix import ARCHITECTURES, COLUMNS, rows_for, subject, tokenizers_of
+from pellucid import stages
 from pellucid.errors import SettingError
+from pellucid.store import save
 from pellucid.training import processes
 from pellucid.training.fastai_blocks import LoaderOptions
 from pellucid.training.fastai_callbacks import Accumulate, EmbeddingMixup, FiniteSteps
@@ -376,6 +378,23 @@ def test_one_call_in_a_script_that_torchrun_starts(tiny_checkpoints: dict[str, P
     assert_equal(first, second)
     assert history == other and len(history) == 2
     assert capfd.readouterr().out.count("train_loss") == 2, "only the first process speaks: one table a fit"
+
+
+def test_a_stage_is_saved_once(tiny_checkpoints: dict[str, Path], tmp_path: Path) -> None:
+    """The next stage finds it in every process; a second save would be a second version."""
+
+    def run(rank: int) -> Any:
+        saves = []
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(stages, "save", lambda *given: saves.append(save(*given)))
+            pipe, rows = pl.Pipeline.new("text-classification", tiny_checkpoints["bert"], rows_of()), rows_of()
+            stage = pl.run_stage("classify", pipe, rows, tmp_path / "stage", options=pl.TrainOptions(epochs=1, learning_rate=1e-3))
+        found = pl.Pipeline.new("text-classification", stage.folder, rows)
+        return len(saves), stage.after.value, {name: tensor.clone() for name, tensor in found.model.state_dict().items()}
+
+    (once, score, first), (never, other, second) = values_of(together(run))
+    assert (once, never, score) == (1, 0, other)
+    assert all(torch.equal(first[name], second[name]) for name in first)
 
 
 def test_what_a_trial_finds_is_what_the_first_process_found(tiny_checkpoints: dict[str, Path], tmp_path: Path) -> None:

@@ -10,12 +10,13 @@ import torch
 
 import pellucid as pl
 from conftest import SENTENCES, tiny_config
+from pellucid.adapter_layers import has_adapters
 from pellucid.errors import DataError, SettingError
 from pellucid.pipelines import Pipeline
 from pellucid.provenance import Origin
 from pellucid.render import to_text
 from pellucid.scratch import ModelSizes, from_config
-from pellucid.stages import Stage, run_stage, stages_report
+from pellucid.stages import Stage, main_score, run_stage, stages_report
 from pellucid.training.one_call import TrainOptions
 from pellucid.vocab import VocabularyOptions, train_tokenizer
 
@@ -127,6 +128,23 @@ def test_the_same_seed_gives_the_same_stage(tmp_path: Path) -> None:
     one, two = once("one"), once("two")
     assert (one.after, one.tokens) == (two.after, two.tokens)
     assert (one.folder / "model.safetensors").read_bytes() == (two.folder / "model.safetensors").read_bytes()
+
+
+def test_a_stage_does_all_that_its_options_say(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    options = replace(QUICK, adapter="lora", precision="bfloat16", checkpoints=tmp_path / "kept", checkpoint_every=1)
+    first = run_stage("pretrain", from_config("fill-mask", sizes("bert"), tokenizer_for("bert")), texts(1), tmp_path / "1", options=QUICK)
+    second = run_stage("adapt", Pipeline.new("fill-mask", first.folder), texts(2), tmp_path / "2", options=options)
+    assert "bfloat16" in caplog.text
+    assert list((tmp_path / "kept").glob("step-*"))
+    found = pl.load(second.folder)
+    assert not has_adapters(found.model), "the next stage begins with a plain model"
+    assert main_score(found, texts(2)) == second.after
+
+
+def test_random_weights_are_not_put_to_sleep(tmp_path: Path) -> None:
+    nothing = from_config("fill-mask", sizes("bert"), tokenizer_for("bert"))
+    with pytest.raises(SettingError, match=r"every weight of this model is random.*Train the whole model first"):
+        run_stage("pretrain", nothing, texts(1), tmp_path / "1", options=replace(QUICK, adapter="lora"))
 
 
 def test_tokens_are_those_that_were_read(tmp_path: Path) -> None:

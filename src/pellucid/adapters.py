@@ -12,7 +12,7 @@ from pellucid.adapter_files import check_base, remember
 from pellucid.adapter_layers import WRAPPED, adapter_parameters, has_adapters
 from pellucid.adapter_wrapping import ADAPTER, KINDS, AdapterOptions, check_free, learned_heads, target_layers, unwrapped, wrap
 from pellucid.errors import SettingError
-from pellucid.provenance import renamed
+from pellucid.provenance import Origin, renamed
 from pellucid.types import Note
 
 if TYPE_CHECKING:
@@ -25,10 +25,13 @@ def adapted(pipe: "Pipeline", options: AdapterOptions = AdapterOptions()) -> "Pi
     """A pipeline with adapters around its layers: they and the head learn, the body never wakes. `pipe` stays as it is.
 
     At first it answers as `pipe` does. Its checkpoint is opened once more, to be sure that adapters which are saved alone will find the
-    same body again. Raises SettingError for targets that fit nothing and for a model that is quantized or adapted already,
+    same body again. Raises SettingError for targets that fit nothing, and for a model that is quantized, adapted already or all random,
     CheckpointError where the checkpoint does not give this body, MissingPackageError without peft.
     """
     check_free(pipe.model)
+    if pipe.provenance.counts().get(Origin.PRETRAINED, 0) == 0:
+        cure = "Train the whole model first, then put adapters around what it has learned."
+        raise SettingError("every weight of this model is random, and its body would sleep as it is", place="adapter", cure=cure)
     heads = learned_heads(pipe.model, pipe.provenance.new_names())
     layers = target_layers(pipe.model, options.targets, heads)
     base = check_base(pipe, options, heads)

@@ -11,6 +11,8 @@ from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING
 
+from pellucid.adapter_layers import has_adapters
+from pellucid.adapters import merged
 from pellucid.errors import DataError
 from pellucid.evaluation import EvaluateOptions, evaluate
 from pellucid.metrics import LOWER_IS_BETTER, Score
@@ -18,7 +20,8 @@ from pellucid.pipelines import Pipeline
 from pellucid.provenance import Origin
 from pellucid.render import to_html
 from pellucid.store import save
-from pellucid.training.one_call import TrainOptions, fit, head_first, keeper_of, settled, untrained
+from pellucid.training.one_call import Beside, TrainOptions, train_pipeline
+from pellucid.training.processes import first_process, speaking_once, take_part_of_machine
 from pellucid.view import Bars, Cell, Lines, Stack, Table, View
 
 if TYPE_CHECKING:
@@ -99,30 +102,27 @@ class StagesReport:
 def run_stage(name: str, pipe: Pipeline, rows: "Rows", folder: str | os.PathLike[str], *, options: TrainOptions = TrainOptions()) -> Stage:
     """Train a pipeline on the training rows, score it on `rows.valid` before and after, and save it in `folder`.
 
-    The next stage is `Pipeline.new(task, stage.folder, …)`. The model of `pipe` is trained in place. The same seed, rows and machine give
-    the same weights; checkpoints are kept, and resumed, as `options` say. Raises DataError where no rows are kept aside, and what training
-    and saving raise.
+    The next stage is `Pipeline.new(task, stage.folder, …)`. The model of `pipe` is trained in place, with all that `options` say; adapters
+    are merged into what is saved. The same seed, rows and machine give the same weights. Of several processes, the first one saves.
+    Raises DataError where no rows are kept aside, and what training and saving raise.
     """
     import torch
 
     if "valid" not in rows.splits:
         cure = "Read the rows with ReadOptions(valid_fraction=0.1)."
         raise DataError("no rows are kept aside, so nothing could be said of the stage", place=rows.source, cure=cure)
+    beside = Beside.of(options)
+    take_part_of_machine()
     before = main_score(pipe, rows)
     new = pipe.provenance.counts().get(Origin.NEW, 0)
-    with torch.random.fork_rng():
+    with torch.random.fork_rng(), speaking_once():
         torch.manual_seed(options.seed)
-        learn = untrained(pipe, rows, options)
-        freeze_epochs, notes = head_first(pipe, options)
-        pipe = replace(pipe, notes=(*pipe.notes, *notes))
-        started = perf_counter()
-        with learn.no_bar(), learn.no_logging(), learn.added_cbs(keeper_of(options)):
-            fit(learn, replace(options, freeze_epochs=freeze_epochs))
-        seconds = perf_counter() - started
-        epochs = options.epochs + freeze_epochs
-        tokens = int(learn.dls.train.table.lengths.sum()) * epochs
-    pipe = settled(pipe, rows)
-    saved = save(pipe, folder)
+        trained = train_pipeline(pipe, rows, options, replace(beside, start=perf_counter()))
+    pipe, learn, epochs = trained.pipeline, trained.learner, len(trained.history)
+    pipe = merged(pipe) if has_adapters(pipe.model) else pipe
+    if first_process():
+        save(pipe, folder)
+    saved = Path(learn.sharing.first_says(os.path.abspath(folder)))  # the others wait until it is there
     return Stage(
         name=name,
         task=pipe.task.tag,
@@ -131,9 +131,9 @@ def run_stage(name: str, pipe: Pipeline, rows: "Rows", folder: str | os.PathLike
         parameters=pipe.provenance.total,
         new=new,
         rows=len(rows.train),
-        tokens=tokens,
+        tokens=int(learn.dls.train.table.lengths.sum()) * epochs,
         epochs=epochs,
-        seconds=seconds,
+        seconds=trained.seconds,
         before=before,
         after=main_score(pipe, rows),
     )

@@ -164,34 +164,55 @@ def train(
     """
     import torch
 
-    start, meter, keeper, tracked = (
-        perf_counter(),
-        EnergyMeter(codecarbon=options.energy == "codecarbon"),
-        keeper_of(options),
-        tracked_of(options),
-    )
+    beside = Beside.of(options)
     take_part_of_machine()
+    with torch.random.fork_rng(), speaking_once():
+        torch.manual_seed(options.seed)
+        check_scored(rows)
+        return train_pipeline(Pipeline.new(task, checkpoint, rows, tokens=tokens, model=model), rows, options, beside)
+
+
+@dataclass(frozen=True)
+class Beside:
+    """What goes on beside a training: the clock, the meter of its energy, what writes its checkpoints and what lets it be followed."""
+
+    start: float
+    meter: EnergyMeter
+    keeper: "Checkpoints | None"
+    tracked: "Tracked | None"
+
+    @classmethod
+    def of(cls, options: TrainOptions) -> "Beside":
+        """All of it, begun now: what is missing is said before any work is done. Raises SettingError, MissingPackageError."""
+        return cls(perf_counter(), EnergyMeter(codecarbon=options.energy == "codecarbon"), keeper_of(options), tracked_of(options))
+
+
+def train_pipeline(pipe: Pipeline, rows: Rows, options: TrainOptions, beside: Beside) -> Trained:
+    """Train a pipeline that is there as `options` say; its model is trained in place."""
+    pipe = with_adapters(pipe, options)
+    learn = untrained(pipe, rows, options)
+    findings = check_rows(rows, truncation(learn.dls.train.table, rows.train))
+    for finding in findings:
+        LOG.warning("%s: %s (%s). %s", finding.level, finding.what, finding.place, finding.cure)
+    freeze_epochs, freezing_notes = head_first(pipe, options)
+    computing = (*made_faster(learn, options.faster, beside.keeper), *in_precision(learn, options.precision, beside.keeper))
+    pipe = replace(pipe, notes=(*pipe.notes, *freezing_notes, *learn.loss_notes, *computing))
+    callbacks = [*([] if beside.keeper is None else [beside.keeper]), *readings(beside.meter)]
+    with learn.added_cbs(callbacks), followed(learn, beside.tracked):
+        history = fit(learn, replace(options, freeze_epochs=freeze_epochs))
+    pipe = settled(pipe, rows)
+    learn.adopt(pipe)
+    columns = tuple(name for name in learn.recorder.metric_names[1:] if name != "time")
+    notes = (*rows.notes, *pipe.notes, *(() if beside.keeper is None else beside.keeper.notes))
+    energy = beside.meter.energy(options.carbon_intensity, gpus_of(learn), place().processes)
+    return Trained(pipe, learn, notes, findings, perf_counter() - beside.start, history, columns, energy)
+
+
+def check_scored(rows: Rows) -> None:
+    """Raise DataError where rows were kept aside that could say nothing of the training."""
     if "valid" in rows.splits and not rows.valid.has_targets and rows.train.has_targets:
         cure = "Label them, or leave them out: a part of the training rows is then kept aside."
         raise DataError("the validation rows have no labels, so nothing could be said of the training", place=rows.source, cure=cure)
-    with torch.random.fork_rng(), speaking_once():
-        torch.manual_seed(options.seed)
-        pipe = with_adapters(Pipeline.new(task, checkpoint, rows, tokens=tokens, model=model), options)
-        learn = untrained(pipe, rows, options)
-        findings = check_rows(rows, truncation(learn.dls.train.table, rows.train))
-        for finding in findings:
-            LOG.warning("%s: %s (%s). %s", finding.level, finding.what, finding.place, finding.cure)
-        freeze_epochs, freezing_notes = head_first(pipe, options)
-        computing = (*made_faster(learn, options.faster, keeper), *in_precision(learn, options.precision, keeper))
-        pipe = replace(pipe, notes=(*pipe.notes, *freezing_notes, *learn.loss_notes, *computing))
-        with learn.added_cbs([*([] if keeper is None else [keeper]), *readings(meter)]), followed(learn, tracked):
-            history = fit(learn, replace(options, freeze_epochs=freeze_epochs))
-        pipe = settled(pipe, rows)
-        learn.adopt(pipe)
-    columns = tuple(name for name in learn.recorder.metric_names[1:] if name != "time")
-    notes = (*rows.notes, *pipe.notes, *(() if keeper is None else keeper.notes))
-    energy = meter.energy(options.carbon_intensity, gpus_of(learn), place().processes)
-    return Trained(pipe, learn, notes, findings, perf_counter() - start, history, columns, energy)
 
 
 def tracked_of(options: TrainOptions) -> "Tracked | None":
