@@ -13,4 +13,5 @@ def test_prophetnet_generates_with_its_cache() -> None:
     ids = {"pad_token_id": 1, "bos_token_id": 0, "eos_token_id": 2, "decoder_start_token_id": 0}
     config = ProphetNetConfig(vocab_size=50, hidden_size=16, encoder_ffn_dim=16, decoder_ffn_dim=16, **sides, **ids)
     model = AutoModelForSeq2SeqLM.from_config(config).eval()
-    model.generate(input_ids=torch.tensor([[5, 6, 2]]), min_new_tokens=4, max_new_tokens=4)  # the second token is the first that reads the cache
+    # the second token is the first that reads the cache
+    model.generate(input_ids=torch.tensor([[5, 6, 2]]), min_new_tokens=4, max_new_tokens=4)
