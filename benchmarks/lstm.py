@@ -25,7 +25,6 @@ from fastcore.foundation import L
 from fasttransform import Transform
 
 UNKNOWN, PADDING = "xxunk", "xxpad"  # where fastai's models look for them: 0 and 1
-FIRST_STEPS = 8  # that tell how long a step takes
 
 
 class Pieces(Transform):
@@ -40,16 +39,18 @@ class Pieces(Transform):
 
 
 class Clock(Callback):
-    """Ends a fit when its seconds are over; looking at validation rows is not counted."""
+    """Ends a fit when its seconds are over, and lets its cycle of rates end then, too; looking at validation rows is not counted."""
 
-    order = 90
+    order = 50  # before the ParamScheduler, which reads `pct_train`
 
     def __init__(self, seconds: float) -> None:
         self.seconds, self.used, self.steps = seconds, 0.0, 0
 
     def before_batch(self) -> None:
-        """A step begins."""
+        """A step begins: as much of the cycle is over as of the seconds."""
         self.started = perf_counter()
+        if self.training:
+            self.learn.pct_train = min(1.0, self.used / self.seconds)
 
     def after_batch(self) -> None:
         """A step ends, and perhaps the fit."""
@@ -118,23 +119,11 @@ class Lstm:
         return np.array([dls.vocab[1][number] for number in scores.argmax(dim=1).tolist()]) == np.array(data.labels("test"))
 
     def train(self, learn: Any, name: str, seconds: float, most_epochs: int, rate: float) -> None:
-        """As many epochs of one cycle as fit into the seconds, by the time that the first steps took."""
-        probe = Clock(float("inf"))
-        steps = len(learn.dls.train)
-        learn.model.train()
-        batches = iter(learn.dls.train)
-        started = perf_counter()
-        for _, (inputs, targets) in zip(range(min(FIRST_STEPS, steps)), batches, strict=False):
-            learn.model.zero_grad()
-            learn.loss_func(learn.model(inputs)[0], targets).backward()
-        learn.model.zero_grad()
-        learn.model.reset()
-        step = (perf_counter() - started) / min(FIRST_STEPS, steps)
-        epochs = max(1, min(most_epochs, int(seconds / (step * steps))))
-        probe = Clock(seconds)
+        """One cycle that is over when the seconds are."""
+        clock = Clock(seconds)
         with learn.no_bar(), learn.no_logging():
-            learn.fit_one_cycle(epochs, rate, cbs=[probe])
-        self.said |= {f"epochs_{name}": round(probe.steps / steps, 2), f"seconds_{name}": probe.used}
+            learn.fit_one_cycle(most_epochs, rate, cbs=[clock])
+        self.said |= {f"epochs_{name}": round(clock.steps / len(learn.dls.train), 2), f"seconds_{name}": clock.used}
 
 
 def frame_of(train: list[str], valid: list[str]) -> pd.DataFrame:
