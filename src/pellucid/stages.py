@@ -41,7 +41,7 @@ class Stage:
     rows: int
     tokens: int  # read in training, all epochs
     epochs: int
-    seconds: float  # of training
+    seconds: float  # of training, with the tokenizing of its rows
     before: Score
     after: Score
 
