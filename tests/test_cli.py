@@ -349,14 +349,6 @@ def test_short_work_has_no_progress():
         assert stream.getvalue() == ""
 
 
-def test_bars_leave_their_lines():
-    stream = io.StringIO()
-    lines = terminal.Lines(stream)
-    for part in ("█\repoch  loss  \n", "█\r", "\rEpoch 1 |███---|", "\r      \r", "0      0.5\n", "\r|██|"):
-        assert lines.write(part) == len(part)
-    assert stream.getvalue() == "epoch  loss\n0      0.5\n"
-
-
 def test_a_reader_that_goes_away_is_no_mistake(tmp_path, model):
     source = tmp_path / "many.csv"
     source.write_text("text\n" + f"{'a long text ' * 60}\n" * 3000)

@@ -82,6 +82,14 @@ def test_progress_is_seen_in_a_plain_terminal(learn, capsys):
     assert "train_loss" in shown and "accuracy" in shown
 
 
+def test_a_log_gets_lines_and_no_bars(learn, capsys):
+    learn.fit(2)
+    learn.validate()
+    learn.get_preds()
+    said = capsys.readouterr().out
+    assert [line.split()[0] for line in said.splitlines()] == ["epoch", "0", "1"] and "\r" not in said
+
+
 def test_columns_are_the_scores_that_evaluate_gives(learn, pipe, rows):
     with learn.no_bar():
         learn.fit(1)

@@ -33,7 +33,7 @@ from pellucid.apps.inputs import (
     open_pipeline,
 )
 from pellucid.apps.several import go_on_line, one_of_several, run_in_processes
-from pellucid.apps.terminal import bars_as_lines, close_quietly, forgiving_streams, in_shell_words, progress
+from pellucid.apps.terminal import close_quietly, forgiving_streams, in_shell_words, progress
 from pellucid.apps.tokenizer_commands import tokenizers
 from pellucid.errors import PellucidError, SettingError
 from pellucid.files import write_json, write_text
@@ -123,8 +123,7 @@ def train(
         aside = data.valid
         pl.show(data)
         options = replace(training, checkpoints=kept, adapter=small, faster=faster)
-        with bars_as_lines():
-            trained = pl.train(data, chosen, checkpoint, options=options, tokens=long.added_to(tokens), model=model)
+        trained = pl.train(data, chosen, checkpoint, options=options, tokens=long.added_to(tokens), model=model)
         if not first_process():
             return
         pl.show(replace(trained, notes=tuple(note for note in trained.notes if note not in data.notes)))

@@ -12,7 +12,6 @@ from pathlib import Path
 from time import perf_counter
 
 import pellucid as pl
-from pellucid.apps.terminal import bars_as_lines
 from pellucid.errors import SettingError, StorageError, need
 from pellucid.reports import Report
 from pellucid.view import Lines, Table
@@ -89,8 +88,7 @@ def run_demo(output: Path, train_rows: int, checkpoint: str = "minilm") -> None:
     pl.show(batch_as_tokens(pipe, rows))
     learn = pl.learner(pipe, rows)
     start = perf_counter()
-    with bars_as_lines():
-        learn.fit_one_cycle(EPOCHS, LEARNING_RATE)
+    learn.fit_one_cycle(EPOCHS, LEARNING_RATE)
     seconds = perf_counter() - start
     folder = pl.save(pipe, output)
     report = pl.evaluate(pipe, rows.valid, train=rows.train)

@@ -8,8 +8,7 @@ import io
 import os
 import re
 import sys
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, redirect_stdout
+from collections.abc import Callable, Mapping
 from time import monotonic
 from types import MappingProxyType
 from typing import TextIO
@@ -60,32 +59,6 @@ def progress(what: str, stream: TextIO) -> Callable[[int, int], None]:
         stream.flush()
 
     return write
-
-
-class Lines(io.TextIOBase):
-    """A stream that passes whole lines on, each as a terminal would leave it: what a carriage return wrote over is dropped."""
-
-    def __init__(self, stream: TextIO) -> None:
-        self.stream, self.line = stream, ""
-
-    def write(self, text: str) -> int:
-        """Take text; a line goes on when it ends."""
-        *whole, self.line = (self.line + text).split("\n")
-        for line in whole:
-            self.stream.write(line.rpartition("\r")[2].rstrip() + "\n")
-        if whole:
-            self.stream.flush()
-        return len(text)
-
-
-@contextmanager
-def bars_as_lines() -> Iterator[None]:
-    """During the block, bars leave only their whole lines in a pipe or a file; in a terminal they are bars."""
-    if sys.stdout.isatty():
-        yield
-        return
-    with redirect_stdout(Lines(sys.stdout)):
-        yield
 
 
 def forgiving_streams() -> None:

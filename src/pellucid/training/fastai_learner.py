@@ -6,7 +6,7 @@ Knows nothing of how rows become batches or of what a label means: the blocks an
 
 import warnings
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -21,6 +21,7 @@ from fastai.data.core import DataLoaders
 from fastai.imports import dispatch
 from fastai.learner import Learner
 from fastcore.foundation import L
+from fastcore.imports import IN_NOTEBOOK
 
 from pellucid.batch import IGNORED
 from pellucid.data import Rows
@@ -29,6 +30,7 @@ from pellucid.files import atomic_folder
 from pellucid.freezing import group_table
 from pellucid.groups import layer_groups
 from pellucid.inspection import show
+from pellucid.process import bars_as_lines
 from pellucid.task import CLASSES
 from pellucid.training.batch_text import TokenInputs
 from pellucid.training.fastai_blocks import LoaderOptions, TokenLoader, dataloaders, show_rows
@@ -135,7 +137,8 @@ class PellucidLearner(Learner):
         looks = any(isinstance(callback, LRFinder) for callback in callbacks)
         keeper = None if looks else keeper_among([*self.cbs, *callbacks])
         asked = Asked(n_epoch, lr, wd, reset_opt, start_epoch, callbacks)
-        with self.sharing.of_fit(callbacks), nullcontext(True) if keeper is None else keeper.keeping(self, asked) as ahead:
+        keeping = nullcontext(True) if keeper is None else keeper.keeping(self, asked)
+        with bars(), self.sharing.of_fit(callbacks), keeping as ahead:
             self.keeper = keeper
             try:
                 if ahead:
@@ -151,6 +154,10 @@ class PellucidLearner(Learner):
     def _do_epoch_train(self) -> None:
         self.dl = self.dls.train
         self._with_events(self._do_batches, "train", CancelTrainException)
+
+    def _do_epoch_validate(self, ds_idx: int = 1, dl: Any = None) -> None:
+        with bars():
+            super()._do_epoch_validate(ds_idx, dl)
 
     def _do_batches(self) -> None:
         first = 0 if self.keeper is None else self.keeper.go_on()
@@ -260,6 +267,11 @@ class PellucidLearner(Learner):
         """Refused: fastai's export is a pickle, which can run anything when it is opened."""
         cure = 'Call pl.save(learn.pipe, "my_model"): a plain transformers folder that pl.load and transformers both open.'
         raise SettingError("learn.export writes a pickle, and pellucid writes none", place=fname, cure=cure)
+
+
+def bars() -> AbstractContextManager[None]:
+    """How the bars of a block are drawn: a notebook draws its own, and a pipe or a file gets the lines that they leave."""
+    return nullcontext() if IN_NOTEBOOK else bars_as_lines()
 
 
 class InOrder:
