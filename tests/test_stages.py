@@ -21,8 +21,9 @@ from pellucid.training.one_call import TrainOptions
 from pellucid.vocab import VocabularyOptions, train_tokenizer
 
 QUICK = TrainOptions(epochs=2, learning_rate=3e-3, batch_size=8)
-LANGUAGE = {"bert": "fill-mask", "roberta": "fill-mask", "distilbert": "fill-mask", "gpt2": "text-generation", "llama": "text-generation"}
+LANGUAGE = dict.fromkeys(("bert", "modernbert", "roberta", "distilbert"), "fill-mask") | dict.fromkeys(("gpt2", "llama"), "text-generation")
 KINDS = {"bert": ("wordpiece", "bert"), "roberta": ("byte-bpe", "roberta"), "distilbert": ("wordpiece", "bert")}
+KINDS |= {"modernbert": ("wordpiece", "bert")}
 KINDS |= {"gpt2": ("byte-bpe", "gpt2"), "llama": ("unigram", "llama")}
 SIZES = {"wordpiece": 200, "byte-bpe": 300, "unigram": 150}
 
@@ -80,7 +81,7 @@ def test_a_classifier_may_begin_with_nothing() -> None:
     assert pipe("A film.").answer in ("good", "bad")
 
 
-@pytest.mark.parametrize("family", ["bert", "roberta", "gpt2", "llama"])
+@pytest.mark.parametrize("family", ["bert", "modernbert", "roberta", "gpt2", "llama"])
 def test_three_stages_each_from_the_folder_before(family: str, tmp_path: Path) -> None:
     task = LANGUAGE[family]
     first = run_stage("pretrain", from_config(task, sizes(family), tokenizer_for(family)), texts(1), tmp_path / "1", options=QUICK)
@@ -182,6 +183,10 @@ def test_sizes_that_do_not_fit() -> None:
         ModelSizes("brt")  # type: ignore[arg-type]
     with pytest.raises(SettingError, match="3 heads cannot share a width of 32"):
         ModelSizes(hidden=32, heads=3)
+    with pytest.raises(SettingError, match=r"2 heads cannot share a width of 6\. Take heads=1"):
+        ModelSizes("llama", hidden=6, heads=2)  # three numbers a head make no pairs
+    with pytest.raises(SettingError, match=r"1 heads cannot share a width of 7\. Take a width that is even"):
+        ModelSizes("modernbert", hidden=7, heads=1)
     with pytest.raises(SettingError, match="layers is 0"):
         ModelSizes(layers=0)
 

@@ -24,15 +24,17 @@ if TYPE_CHECKING:
     from pellucid.task import Task
     from pellucid.tokens import TokenOptions
 
-ScratchFamily = Literal["bert", "roberta", "distilbert", "gpt2", "llama"]
-_IDS = ("pad_token_id", "bos_token_id", "eos_token_id")
+ScratchFamily = Literal["bert", "modernbert", "roberta", "distilbert", "gpt2", "llama"]
+ROTARY = ("modernbert", "llama")  # families that turn pairs of numbers, so that a head's width is even
+_IDS, _MORE_IDS = ("pad_token_id", "bos_token_id", "eos_token_id"), ("cls_token_id", "sep_token_id")  # the others where a config has them
 
 
 @dataclass(frozen=True, slots=True)
 class ModelSizes:
-    """A small model by its sizes: `layers` blocks of width `hidden` with `heads` attention heads, a middle of `inner` (None: 4 × hidden).
+    """A small model by its sizes: `layers` blocks of width `hidden` with `heads` attention heads, a middle of `inner`.
 
-    `positions` is the most tokens it will ever read. Raises SettingError for sizes that do not fit each other.
+    `inner` is 4 × hidden if not given, and 2 × hidden for modernbert, which has a gate of the same size beside it. `positions` is the most
+    tokens it will ever read. Raises SettingError for sizes that do not fit each other.
     """
 
     family: ScratchFamily = "bert"
@@ -57,15 +59,17 @@ class ModelSizes:
                 raise SettingError(
                     f"{name} is {value!r}, expected a whole number from {least} up", place=name, cure=f"Pass {name}={least}."
                 )
-        if self.hidden % (2 * self.heads if self.family == "llama" else self.heads):
-            cure = f"Take heads={max(n for n in (1, 2, 4, 8) if self.hidden % n == 0)}, or another width."
+        pair = 2 if self.family in ROTARY else 1
+        if self.hidden % (pair * self.heads):
+            fitting = [heads for heads in (8, 4, 2, 1) if self.hidden % (pair * heads) == 0]
+            cure = f"Take heads={fitting[0]}, or another width." if fitting else "Take a width that is even."
             raise SettingError(f"{self.heads} heads cannot share a width of {self.hidden}", place="heads", cure=cure)
 
     def config(self, vocabulary: int) -> "PreTrainedConfig":
         """The config of transformers for a vocabulary of that many tokens."""
         import transformers
 
-        inner = self.inner or 4 * self.hidden
+        inner = self.inner or (2 if self.family == "modernbert" else 4) * self.hidden
         usual = {"hidden_size": self.hidden, "num_hidden_layers": self.layers, "num_attention_heads": self.heads}
         usual |= {"intermediate_size": inner, "max_position_embeddings": self.positions, "vocab_size": vocabulary}
         match self.family:
@@ -77,6 +81,8 @@ class ModelSizes:
             case "distilbert":
                 sizes = {"dim": self.hidden, "n_layers": self.layers, "n_heads": self.heads, "hidden_dim": inner}
                 return transformers.DistilBertConfig(max_position_embeddings=self.positions, vocab_size=vocabulary, **sizes)
+            case "modernbert":  # its own ids lie beyond a small vocabulary
+                return transformers.ModernBertConfig(**{**usual, **dict.fromkeys(_IDS + _MORE_IDS)})
             case "roberta":  # its positions are counted from the pad token's id on
                 return transformers.RobertaConfig(**{**usual, "type_vocab_size": 1})
         return transformers.BertConfig(**usual)
@@ -120,7 +126,7 @@ def _fit(config: "PreTrainedConfig", tokenizer: "PreTrainedTokenizerBase") -> No
     plan: Any = config
     plan.vocab_size = len(tokenizer)
     ends = {"bos_token_id": tokenizer.cls_token_id, "eos_token_id": tokenizer.sep_token_id}  # what encoders call them
-    for name in _IDS:
+    for name in (*_IDS, *(name for name in _MORE_IDS if hasattr(config, name))):
         number = getattr(tokenizer, name, None)
         setattr(plan, name, ends.get(name) if number is None else number)
     if plan.model_type == "roberta":
