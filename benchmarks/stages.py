@@ -3,8 +3,8 @@
     python benchmarks/stages.py [--seeds 3] [--articles 5000] [--reviews 3000] [--sentences 3000] [--family modernbert]
 
 A small ModernBERT with a WordPiece vocabulary of its own begins with random weights, reads paragraphs of WikiText-2 with words hidden
-(pretrain), then film reviews without their labels (adapt), then learns which sentences of Rotten Tomatoes praise a film (classify). The same
-classifier without those stages, without the middle one, and with both: three accuracies, each over all seeds, with intervals. Beside them,
+(pretrain), then film reviews without their labels (adapt), then learns which sentences of Rotten Tomatoes praise a film (classify). The
+same classifier without those stages, without the middle one, and with both: three accuracies, over all seeds, with intervals. Beside them,
 on the same sentences: TF-IDF with logistic regression; fastai's AWD_LSTM, which begins with random weights too, sees the same texts cut by
 the same vocabulary, in the same three stages, and stops each of them when our seconds are over; and minilm, which was pretrained on far
 more. `--family bert` learns far less in the same steps: compare the perplexities.
