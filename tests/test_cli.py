@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import sys
+import textwrap
 import time
 from pathlib import Path
 
@@ -378,6 +379,21 @@ def test_ctrl_c_ends_with_130(model):
         assert process.wait(timeout=60) == 130
         said = process.stderr.read().decode()
     assert "stopped" in said and "Traceback" not in said
+
+
+def test_ctrl_c_ends_with_130_even_in_code_that_is_made_from_text(tmp_path):
+    """Python remembers such an interrupt, caught or not, and `python -m` then ends by the signal. Classes of data are made like that."""
+    code = """
+        from pellucid.apps import cli
+        def interrupted(prog_name):
+            exec("raise KeyboardInterrupt")
+        cli.app = interrupted
+        cli.main()
+    """
+    (tmp_path / "interrupted.py").write_text(textwrap.dedent(code))
+    environment = ENVIRONMENT | {"PYTHONPATH": f"{tmp_path}{os.pathsep}{ENVIRONMENT['PYTHONPATH']}"}
+    done = subprocess.run([sys.executable, "-m", "interrupted"], env=environment, capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stderr) == (130, "\nstopped\n")
 
 
 @pytest.mark.parametrize(

@@ -262,6 +262,7 @@ def main() -> None:
             raise
         if not launched():
             typer.echo("\nstopped", err=True)
+        exec("")  # Python forgets an interrupt of the `exec` before: `python -m` would end by the signal, not with a code
         sys.exit(STOPPED)
     finally:
         close_quietly()
