@@ -396,6 +396,7 @@ def test_a_bad_number_stops_before_the_step(pipe, rows, tmp_path, where, value, 
     with pytest.raises(PellucidError, match="learning rate") as caught, learn.no_bar(), learn.no_logging():
         learn.fit(1, 1e-2)
     assert caught.value.place == "epoch 0, step 2"
+    assert str(caught.value).startswith("epoch 0, step 2: the ") and "\n" not in str(caught.value)  # and not fastai's words around it
     assert "loss" in str(caught.value) if where == "loss" else "gradients" in str(caught.value)
     assert close(weights(pipe.model), spoil.at_step, 0)
     assert all(torch.isfinite(tensor).all() for tensor in pipe.model.parameters())

@@ -344,6 +344,62 @@ def test_the_other_says_that_it_was_left(event: str, tiny_checkpoints: dict[str,
     assert ended[0].error.startswith("LostProcessError: ") and "another process of this training has ended" in ended[0].error
 
 
+def test_one_that_hangs_is_waited_for_as_long_as_was_said(
+    tiny_checkpoints: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(processes, "WAIT", timedelta(seconds=6))
+
+    def run(rank: int) -> None:
+        hangs = Crash(4, lambda: time.sleep(12)) if rank else Crash()
+        Training(tiny_checkpoints["bert"], tmp_path / "run").run(hangs)
+
+    waited, hung = together(run)
+    assert "another process of this training has ended, or gave no answer for 0.1 minutes" in waited.error
+    assert hung.error.startswith("LostProcessError")  # it finds nobody any more
+    assert (tmp_path / "run" / "checkpoints" / "step-00000002").is_dir()
+
+
+def test_one_that_is_slow_changes_nothing(tiny_checkpoints: dict[str, Path], tmp_path: Path) -> None:
+    def run(rank: int, seconds: float) -> Any:
+        slow = Crash(4, lambda: time.sleep(seconds)) if rank else Crash()
+        return of_training(Training(tiny_checkpoints["bert"], tmp_path / f"{seconds}", steps=1000).run(slow))
+
+    first, second = values_of(together(lambda rank: run(rank, 3.0)))
+    undisturbed = values_of(together(lambda rank: run(rank, 0.0)))[0]
+    assert same(first, second) and same(first, undisturbed)
+
+
+class NoNumber(Callback):
+    """From the third batch on, what one process computes is no number: its logits, or a gradient."""
+
+    stateless = True
+
+    def __init__(self, what: str, rank: int) -> None:
+        self.seen, self.what, self.rank = 0, what, rank
+
+    def before_batch(self) -> None:
+        self.seen += self.learn.training
+        if self.seen == 3 and self.rank:
+            head = self.learn.model.classifier
+            if self.what == "loss":
+                head.register_forward_hook(lambda module, inputs, logits: logits * float("nan"))
+            else:
+                head.weight.register_hook(lambda gradient: gradient * float("nan"))
+
+
+@pytest.mark.parametrize("what", ["loss", "gradients"])
+def test_a_number_that_is_none_in_one_stops_all_before_the_step(what: str, tiny_checkpoints: dict[str, Path], tmp_path: Path) -> None:
+    def run(rank: int) -> Any:
+        learn = Training(tiny_checkpoints["bert"], tmp_path / "run").learner(0)
+        with learn.no_bar(), learn.no_logging(), pytest.raises(SettingError) as caught:
+            learn.fit(1, 1e-3, cbs=[NoNumber(what, rank), FiniteSteps()])
+        return str(caught.value), [tensor.detach().numpy().copy() for tensor in learn.model.parameters()]
+
+    (said, weights), (other, others) = values_of(together(run))
+    assert said == other and said.startswith("epoch 0, step 2: the ") and f"{what} is nan" in said
+    assert all(np.isfinite(one).all() and np.array_equal(one, two) for one, two in zip(weights, others, strict=True))
+
+
 def test_another_number_of_processes_is_refused(tiny_checkpoints: dict[str, Path], tmp_path: Path) -> None:
     training = Training(tiny_checkpoints["bert"], tmp_path / "run")
     training.broken(4)

@@ -32,7 +32,12 @@ class PellucidError(Exception):
         self.cure = cure
         self.row = row
         where = f"{self.place}: " if self.place else ""
-        super().__init__(f"{where}{problem.rstrip('.')}. {cure}")
+        self.line = f"{where}{problem.rstrip('.')}. {cure}"
+        super().__init__(self.line)
+
+    def __str__(self) -> str:
+        """The line as it was made: fastai puts words of its own around what a callback raises."""
+        return self.line
 
     def at(self, place: str) -> Self:
         """The same error at a place that its owner can name better."""
