@@ -355,6 +355,9 @@ def test_the_tokens_that_the_model_was_given_can_be_looked_at(folders: dict[str,
     learned = [one for one, label in zip(shown.ids, shown.label_ids, strict=True) if label != IGNORED]
     assert pipe.tokenizer.decode(learned) == "It was a mess.<|endoftext|>Superb.<|endoftext|>"
     assert "label id" in shown.columns() and shown.view()
+    special = [piece for piece, flag in zip(shown.pieces, shown.special, strict=True) if flag]
+    assert special == ["<|user|>", "<|endoftext|>", "<|assistant|>", "<|endoftext|>"] * 2
+    assert shown.headline() == f"tokens · {len(shown)}, 8 of them special, {len(shown) - 8} not of the text"
     plain = as_split([TEXTS[2]], READS)
     bare = pipe.source(plain).windows(0)
     (same,) = given_tokens(pipe.tokenizer, pipe.collate(pipe.encode(plain), np.arange(1)), bare)

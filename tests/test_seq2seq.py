@@ -228,7 +228,7 @@ def test_the_prefix_is_among_the_tokens_that_the_model_was_given(folders: dict[s
     assert list(shown.ids) == pipe.tokenizer("the film: " + TEXTS[2])["input_ids"]
     reads = [cell for cell in shown.columns({"text": TEXTS[2]})["reads"] if cell]
     assert "".join(map(str, reads)).replace(" ", "") == TEXTS[2].replace(" ", "")
-    assert shown.special[1], "the prefix is not of the row"
+    assert shown.segments[1] is None and not shown.special[1], "the prefix is not of the row"
 
 
 # --- targets -----------------------------------------------------------------------------------------------------------

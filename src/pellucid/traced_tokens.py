@@ -23,7 +23,7 @@ def given_tokens(tokenizer: "PreTrainedTokenizerBase", batch: Batch, bare: Seque
     """The tokens of each entry of a batch, without padding, in its order; `bare` are those of the row's text alone.
 
     Where they are the same, those are given back, with labels where there is one a token. Else the longest stretch that both have in
-    common keeps its characters and words, if it is most of the text; all other tokens are special: they are not the row's own.
+    common keeps its characters and words, if it is most of the text; all other tokens are of no field: they are not the row's own.
     """
     ids = np.asarray(batch.inputs["input_ids"])
     masks = np.asarray(batch.inputs.get("attention_mask", np.ones_like(ids))).astype(bool)
@@ -63,5 +63,6 @@ def placed(
     places = [own[shift + position] if position in inside else (0, (0, 0), None, None) for position in range(len(ids))]
     _, offsets, words, segments = zip(*places, strict=True) if places else ((), (), (), ())
     pieces = tuple(str(piece) for piece in tokenizer.convert_ids_to_tokens(list(ids)))
-    special = tuple(segment is None for segment in segments)
+    names = frozenset(tokenizer.all_special_ids)
+    special = tuple(segment is None and number in names for segment, number in zip(segments, ids, strict=True))
     return Tokens(0, 0, ids, pieces, tuple(offsets), tuple(words), special, tuple(segments)), begin

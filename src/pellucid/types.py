@@ -103,9 +103,9 @@ class Tokens:
     ids: tuple[int, ...]
     pieces: tuple[str, ...]
     offsets: tuple[tuple[int, int], ...]  # characters start, end (exclusive) in the field named by `segments`
-    words: tuple[int | None, ...]  # number of the word within its field; None for special tokens
+    words: tuple[int | None, ...]  # number of the word within its field; None where a token is of no field
     special: tuple[bool, ...]
-    segments: tuple[str | None, ...]  # the text field that a token comes from; None for special tokens
+    segments: tuple[str | None, ...]  # the text field that a token comes from; None for special tokens, a prefix, a template's words
     lost: int = 0  # tokens that truncation cut from this row
     label_ids: tuple[int, ...] = ()  # one a token, for token-level tasks
 
@@ -119,17 +119,19 @@ class Tokens:
             texts = [fields.get(field or "") for field in self.segments]
             columns["reads"] = [None if text is None else text[slice(*offset)] for text, offset in zip(texts, self.offsets, strict=True)]
         columns["word"] = self.words
-        spans = zip(self.special, self.offsets, strict=True)
-        columns["characters"] = [None if special else f"{start}:{end}" for special, (start, end) in spans]
+        spans = zip(self.segments, self.offsets, strict=True)
+        columns["characters"] = [None if field is None else f"{start}:{end}" for field, (start, end) in spans]
         if len({field for field in self.segments if field is not None}) > 1:
             columns["field"] = self.segments
         columns["special"] = [special or None for special in self.special]
         return columns | ({"label id": self.label_ids} if self.label_ids else {})
 
     def headline(self) -> str:
-        """How many tokens there are, and which window of the row this is where it is not the first."""
+        """How many tokens there are, how many of them nobody wrote, and which window of the row this is where it is not the first."""
         window = f" of window {self.window}" if self.window else ""
-        return f"tokens{window} · {len(self):,}, {sum(self.special)} of them special"
+        beside = sum(field is None and not special for field, special in zip(self.segments, self.special, strict=True))
+        more = f", {beside} not of the text" if beside else ""
+        return f"tokens{window} · {len(self):,}, {sum(self.special)} of them special{more}"
 
     def cut(self) -> str:
         """What truncation cut off, in words; nothing where it cut nothing."""
