@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 import pellucid as pl
 from pellucid.batch import IGNORED
 from pellucid.chats import chat_of, chat_tokens
+from pellucid.errors import DataError
 from pellucid.given import as_split
 from pellucid.language_rows import packed, split_up, table_of
 from pellucid.pipelines import Pipeline
@@ -362,6 +363,36 @@ def test_the_tokens_that_the_model_was_given_can_be_looked_at(folders: dict[str,
     bare = pipe.source(plain).windows(0)
     (same,) = given_tokens(pipe.tokenizer, pipe.collate(pipe.encode(plain), np.arange(1)), bare)
     assert replace(same, label_ids=()) == bare[0] and same.label_ids[1:] == same.ids[1:]
+
+
+def test_messages_are_read_as_files_and_frames_hold_them(folders: dict[str, Path], tmp_path: Path) -> None:
+    import pandas as pd
+
+    chats = [CHAT, CHAT[:2], [{"role": "system", "content": "Be brief."}, *CHAT[:2]]]
+    lines = "".join(json.dumps({"number": number, "messages": chat}) + "\n" for number, chat in enumerate(chats))
+    (tmp_path / "chats.jsonl").write_text(lines, encoding="utf-8")
+    frame = pd.DataFrame({"messages": chats})
+    frame.to_parquet(tmp_path / "chats.parquet")
+    wanted = [json.dumps(chat) for chat in chats]
+    for source in (tmp_path / "chats.jsonl", tmp_path / "chats.parquet", frame, [{"messages": chat} for chat in chats]):
+        rows = pl.read(source, options=ALL)
+        assert [example.fields["text"] for example in rows.train] == wanted
+        assert any("a conversation, written as JSON" in note.what for note in rows.notes)
+    pipe = new(folders["chat"])
+    assert [one.answer for one in pipe(chats)] == [one.answer for one in pipe(wanted)]
+    assert pipe.trace(CHAT).tokens[0].ids == chat_tokens(pipe.tokenizer, CHAT).ids
+
+
+def test_messages_that_are_no_conversation_are_refused(folders: dict[str, Path]) -> None:
+    pipe = new(folders["chat"])
+    with pytest.raises(DataError, match=r"one conversation, or a text each\. Pass \[messages\]"):
+        pipe(CHAT)
+    assert len(pipe([{"role": "director", "content": "A text of theirs."}])) == 1  # a column of that name is none
+    with pytest.raises(DataError, match="row 1, column 'messages': expected a text, came list"):
+        pl.read([{"messages": CHAT}, {"messages": [1, 2]}], options=ALL)
+    rows = pl.read([{"messages": [{"role": "user", "content": "Hello"}, {"role": "assistant", "content": None}]}], options=ALL)
+    with pytest.raises(DataError, match="message 2 of the conversation has no text as its content"):
+        pipe.encode(rows.train)
 
 
 @pytest.mark.parametrize(("name", "value"), [("max_new_tokens", 500), ("block_tokens", 500)])

@@ -28,6 +28,19 @@ class ChatTokens:
     learned: tuple[bool, ...]  # whether it is part of an answer, the token that ends it included
 
 
+def chat_text(value: Any) -> str | None:
+    """The JSON of a list of messages, each a dict with a role and a content; None for any other value."""
+    if not (isinstance(value, list) and value and all(is_message(each) for each in value)):
+        return None
+    told = [{name: part for name, part in message.items() if part is not None} for message in value]  # a table fills in what a row lacks
+    return json.dumps(told, ensure_ascii=False)
+
+
+def is_message(value: Any) -> bool:
+    """Whether it is a dict with a role and a content; a content may be missing where a tool was called."""
+    return isinstance(value, Mapping) and isinstance(value.get("role"), str) and "content" in value
+
+
 def chat_of(text: str, row: int = 0) -> list[Message] | None:
     """The messages of a text that is a JSON list of them, [{"role": …, "content": …}, …]; None for any other text.
 

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+from pellucid.chats import ANSWERS, chat_text
 from pellucid.data import Rows, Split, write_all
 from pellucid.errors import DataError, SettingError
 from pellucid.readers.chunks import Reading, ReadOptions
@@ -82,6 +83,9 @@ def text_rows(data: Any, reads: tuple[str, ...]) -> Any:
             if hasattr(data, convert):
                 return text_rows(getattr(data, convert)(), reads)
     if isinstance(data, Sequence) and not isinstance(data, str | bytes):
+        if len(reads) == 1 and chat_text(data) is not None and {one["role"] for one in data} & {"system", "user", ANSWERS}:
+            cure = "Pass [messages] for one conversation, or a list of the contents for texts."
+            raise DataError("a list of messages may be one conversation, or a text each", place="data", cure=cure)
         return [as_fields(one, reads, row) for row, one in enumerate(data)]
     if isinstance(data, Iterable) and not isinstance(data, str | bytes | bytearray | Mapping):
         return (as_fields(one, reads, row) for row, one in enumerate(data))
@@ -89,7 +93,7 @@ def text_rows(data: Any, reads: tuple[str, ...]) -> Any:
 
 
 def as_fields(one: Any, reads: tuple[str, ...], row: int) -> Mapping[str, Any]:
-    """One text, or as many as the task reads, under the names of its fields; words are joined; a dict is left as it is."""
+    """One text, or as many as the task reads, under the names of its fields; words are joined, messages written as JSON; a dict is left."""
     if isinstance(one, Mapping):
         several = next((name for name in reads if isinstance(one.get(name), list)), None)
         if several is not None:
@@ -98,6 +102,8 @@ def as_fields(one: Any, reads: tuple[str, ...], row: int) -> Mapping[str, Any]:
         return one
     if isinstance(one, Example):
         return one.fields
+    if len(reads) == 1 and (chat := chat_text(one)) is not None:
+        return {reads[0]: chat}
     if isinstance(one, list) and len(one) > len(reads) == 1 and all(isinstance(word, str) for word in one):
         return {reads[0]: words_of(one, row)}
     texts = tuple(one) if isinstance(one, list | tuple) else (one,)

@@ -22,6 +22,7 @@ TEXTS = (
     "comment",
     "tweet",
     "message",
+    "messages",
     "body",
     "sentence1",
     "premise",

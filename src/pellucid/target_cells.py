@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from pellucid.chats import chat_text
 from pellucid.errors import DataError, LabelError, SettingError
 from pellucid.labels import canonical_label, is_missing, label_sets, number_of, sort_labels
 from pellucid.readers.chunks import SPLIT_NAMES, ReadOptions
@@ -35,6 +36,7 @@ class CellReader:
     options: ReadOptions
     kind: str = "class"
     words: frozenset[str] = frozenset()  # the text roles whose cells are lists of words
+    chats: frozenset[str] = frozenset()  # the text roles whose cells are lists of messages
     chunked: bool = False  # whether tags mark entities: B-, I-, O
     census: TagCensus = field(default_factory=TagCensus)
     suspects: list[str] = field(default_factory=list)  # what stands at the offsets of spans that seem to count bytes
@@ -48,7 +50,9 @@ class CellReader:
         return replace(self.roles, target="spans" if self.kind == "tags" else self.kind, scheme=scheme)
 
     def text(self, role: str, value: Any) -> str:
-        """A text, or the words of a list as one text. Numbers, bytes and other lists are refused: they are no texts."""
+        """A text, the words of a list as one, or the JSON of messages. Numbers, bytes and other lists are refused: they are no texts."""
+        if role in self.chats and (chat := chat_text(plain_list(value))) is not None:
+            return chat
         if role in self.words and not is_missing(value):
             words = plain_list(value)
             if not isinstance(words, list):
@@ -125,6 +129,8 @@ class CellReader:
         for role in sorted(self.words):
             change = "A space within a word is a no-break space there."
             yield Note(f"{role} is the words with single spaces between", f"column {self.roles.texts[role]!r} holds lists", change)
+        for role in sorted(self.chats):
+            yield Note(f"{role} is a conversation, written as JSON", f"column {self.roles.texts[role]!r} holds lists of messages")
         if not self.roles.labels or self.options.label_kind != "auto" or self.kind in ("class", "set", "number"):
             return
         column, change = self.roles.labels[0], "Pass ReadOptions(label_kind=…) to choose."
@@ -140,15 +146,18 @@ class CellReader:
 
 def reader_of(columns: Mapping[str, Sequence[Any]], roles: Roles, options: ReadOptions) -> CellReader:
     """How to read the cells of a source, by its first rows. Raises SettingError for options that contradict each other."""
-    words = frozenset(role for role, column in roles.texts.items() if holds_words(columns[column]))
+    firsts = {role: first_list(columns[column]) for role, column in roles.texts.items()}
+    chats = frozenset(role for role, first in firsts.items() if chat_text(first) is not None)
+    words = frozenset(role for role, first in firsts.items() if first is not None and role not in chats)
     kind = kind_of(columns, roles, options, words="text" in words)
     chunked = kind == "tags" and is_chunked(tags_in(columns[roles.labels[0]], options))
-    return CellReader(roles, options, kind, words, chunked)
+    return CellReader(roles, options, kind, words, chats, chunked)
 
 
-def holds_words(column: Sequence[Any]) -> bool:
-    """Whether the first cell that is not missing is a list."""
-    return next((isinstance(plain_list(cell), list) for cell in column if not is_missing(cell)), False)
+def first_list(column: Sequence[Any]) -> list[Any] | None:
+    """The first cell that is not missing, if it is a list."""
+    found = next((plain_list(cell) for cell in column if not is_missing(cell)), None)
+    return found if isinstance(found, list) else None
 
 
 def kind_of(columns: Mapping[str, Sequence[Any]], roles: Roles, options: ReadOptions, *, words: bool) -> str:

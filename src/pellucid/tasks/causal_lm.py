@@ -39,7 +39,7 @@ CAUSAL_WITHIN = 1e-4  # share of the highest logit by which logits may move when
 
 @dataclass(frozen=True, slots=True)
 class TextGeneration(GenerationOptions, Task):
-    """A text that goes on: from a prompt, or from a conversation, which is a JSON list of messages with "role" and "content".
+    """A text that goes on: from a prompt, or from a conversation, which is a list of messages with "role" and "content".
 
     To learn: plain texts are learned whole, one after the other with the end token between, in blocks of `block_tokens` (`pack=False`: a
     row stays a row). Of rows with a target only the target is learned, of conversations only the answers. `full_text` puts the prompt
