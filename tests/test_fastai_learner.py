@@ -3,6 +3,7 @@
 import copy
 import json
 import warnings
+from contextlib import redirect_stdout
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,7 @@ import pandas as pd
 import pytest
 import torch
 from fastai.callback.fp16 import MixedPrecision
-from fastai.callback.progress import CSVLogger
+from fastai.callback.progress import CSVLogger, ShowGraphCallback
 from fastai.callback.tracker import EarlyStoppingCallback, SaveModelCallback
 from fastai.callback.training import GradientAccumulation, GradientClip
 from fastai.interpret import ClassificationInterpretation
@@ -82,12 +83,39 @@ def test_progress_is_seen_in_a_plain_terminal(learn, capsys):
     assert "train_loss" in shown and "accuracy" in shown
 
 
-def test_a_log_gets_lines_and_no_bars(learn, capsys):
-    learn.fit(2)
-    learn.validate()
-    learn.get_preds()
-    said = capsys.readouterr().out
-    assert [line.split()[0] for line in said.splitlines()] == ["epoch", "0", "1"] and "\r" not in said
+class Tee:
+    """What many a script puts in the place of the standard output: no `isatty`, no `buffer`."""
+
+    def __init__(self, terminal=None):
+        self.said = ""
+        if terminal is not None:
+            self.isatty = lambda: terminal
+
+    def write(self, text):
+        self.said += text
+
+    def flush(self):
+        pass
+
+
+@pytest.mark.parametrize("terminal", [False, None])
+def test_a_log_gets_lines_and_no_bars(learn, tmp_path, terminal):
+    with redirect_stdout(Tee(terminal)) as log:
+        learn.fit(2, cbs=ShowGraphCallback())
+        with learn.no_bar(), learn.no_bar(), learn.no_logging():
+            learn.fit(1)
+        learn.validate()
+        learn.get_preds()
+        learn.fit(1, cbs=CSVLogger(tmp_path / "log.csv"))
+    assert [line.split()[0] for line in log.said.splitlines()] == ["epoch", "0", "1", "epoch", "0"] and "\r" not in log.said
+    assert log.said.splitlines()[0].split() == learn.recorder.metric_names
+    assert len((tmp_path / "log.csv").read_text().splitlines()) == 2
+
+
+def test_a_terminal_gets_bars(learn):
+    with redirect_stdout(Tee(terminal=True)) as screen:
+        learn.fit(1)
+    assert "|█" in screen.said and "\r" in screen.said and "epoch" in screen.said
 
 
 def test_columns_are_the_scores_that_evaluate_gives(learn, pipe, rows):

@@ -1,17 +1,15 @@
 """What is changed for the whole process can be taken back; a broken torchvision does not break text models."""
 
 import csv
-import io
 import os
 import subprocess
 import sys
-from contextlib import redirect_stdout
 from pathlib import Path
 
 import pytest
 
 from pellucid.errors import SettingError
-from pellucid.process import bars_as_lines, csv_field_limit, keep_freed_memory, quiet_transformers, release_freed_memory
+from pellucid.process import csv_field_limit, keep_freed_memory, quiet_transformers, release_freed_memory
 
 SOURCE = Path(__file__).resolve().parents[1] / "src"
 STATES = {"absent": None, "broken": "raise RuntimeError('operator torchvision::nms does not exist')", "good": "__version__ = '0.1'"}
@@ -154,40 +152,3 @@ print(first, second, third, said is not None)
     first, second, third = map(int, out[:3])
     assert second * 10 < first or first < 100, out  # huge pages leave nothing to save
     assert third * 2 > first, out
-
-
-class Terminal(io.StringIO):
-    def isatty(self):
-        return True
-
-
-def test_bars_leave_their_lines():
-    stream = io.StringIO()
-    with redirect_stdout(stream), bars_as_lines(), bars_as_lines():
-        for part in ("█\repoch  loss  \n", "█\r", "\rEpoch 1 |███---|", "\r      \r", "0      0.5\n", "two  \n", "\r|██|"):
-            assert sys.stdout.write(part) == len(part)
-    assert stream.getvalue() == "epoch  loss\n0      0.5\ntwo  \n"
-
-
-def test_what_has_no_end_of_line_is_kept_even_by_a_block_that_fails():
-    def fails():
-        with bars_as_lines():
-            print("a line\nthe rest", end="")
-            raise ValueError
-
-    stream = io.StringIO()
-    with redirect_stdout(stream):
-        with pytest.raises(ValueError):
-            fails()
-        print(" goes on")
-    assert stream.getvalue() == "a line\nthe rest goes on\n"
-
-
-def test_a_terminal_keeps_its_bars(monkeypatch):
-    monkeypatch.setattr(sys, "stdout", Terminal())
-    with bars_as_lines():
-        print("\r|██|", end="")
-    assert sys.stdout.getvalue() == "\r|██|"
-    monkeypatch.setattr(sys, "stdout", None)  # as in a program without a console
-    with bars_as_lines():
-        print("nobody hears this")

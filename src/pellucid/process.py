@@ -5,13 +5,11 @@ be taken back. Knows nothing of models, rows or tasks.
 """
 
 import csv
-import io
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager, redirect_stdout
+from contextlib import contextmanager
 from importlib import import_module
 from importlib.util import find_spec
-from typing import TextIO
 
 from pellucid.errors import MissingPackageError, SettingError
 
@@ -124,42 +122,3 @@ def quiet_transformers() -> Iterator[None]:
         logging.set_verbosity(verbosity)
         if bars:
             logging.enable_progress_bar()
-
-
-class WholeLines(io.TextIOBase):
-    """A stream that passes whole lines on, each as a terminal would leave it: what a carriage return wrote over is dropped."""
-
-    def __init__(self, stream: TextIO) -> None:
-        self.stream, self.line = stream, ""
-
-    def write(self, text: str) -> int:
-        """Take text; a line goes on when it ends."""
-        *whole, self.line = (self.line + text).split("\n")
-        for line in whole:
-            self.stream.write((line.rpartition("\r")[2].rstrip() if "\r" in line else line) + "\n")
-        if whole:
-            self.stream.flush()
-        return len(text)
-
-    def finish(self) -> None:
-        """Pass on what has no end of line yet, unless it is a bar."""
-        if "\r" not in self.line:
-            self.stream.write(self.line)
-        self.line = ""
-
-
-@contextmanager
-def bars_as_lines() -> Iterator[None]:
-    """During the block, bars on the standard output leave only their whole lines in a pipe or a file; in a terminal they are bars.
-
-    fastprogress means to draw none where nobody watches, and does (its 1.1.6 asks whether there is an `isatty`, not what it says).
-    """
-    if sys.stdout is None or sys.stdout.isatty() or isinstance(sys.stdout, WholeLines):
-        yield
-        return
-    lines = WholeLines(sys.stdout)
-    with redirect_stdout(lines):
-        try:
-            yield
-        finally:
-            lines.finish()

@@ -6,8 +6,9 @@ Knows nothing of how rows become batches or of what a label means: the blocks an
 
 import warnings
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import nullcontext
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -16,12 +17,12 @@ import numpy as np
 import torch
 from fastai.callback.core import Callback, CancelEpochException, CancelTrainException
 from fastai.callback.fp16 import MixedPrecision
+from fastai.callback.progress import ProgressCallback
 from fastai.callback.schedule import LRFinder, ParamScheduler, SchedLin, combine_scheds
 from fastai.data.core import DataLoaders
 from fastai.imports import dispatch
 from fastai.learner import Learner
-from fastcore.foundation import L
-from fastcore.imports import IN_NOTEBOOK
+from fastcore.foundation import L, defaults
 
 from pellucid.batch import IGNORED
 from pellucid.data import Rows
@@ -30,7 +31,6 @@ from pellucid.files import atomic_folder
 from pellucid.freezing import group_table
 from pellucid.groups import layer_groups
 from pellucid.inspection import show
-from pellucid.process import bars_as_lines
 from pellucid.task import CLASSES
 from pellucid.training.batch_text import TokenInputs
 from pellucid.training.fastai_blocks import LoaderOptions, TokenLoader, dataloaders, show_rows
@@ -39,6 +39,7 @@ from pellucid.training.fastai_fingerprint import Asked
 from pellucid.training.fastai_memory import Attempt, backward, run_batch
 from pellucid.training.fastai_optimizer import FusedAdamW
 from pellucid.training.fastai_processes import Sharing
+from pellucid.training.fastai_progress import Progress, without_bars
 from pellucid.training.fastai_scores import score_columns
 from pellucid.training.task_loss import LossOptions, task_loss
 from pellucid.types import Batch, Want
@@ -90,6 +91,7 @@ class PellucidLearner(Learner):
         self.weights_at_start = ""  # their digest before any training, once somebody has asked
         self.sharing = Sharing(self)  # with other processes, where there are some
         self.distrib_ctx, self.to_detach = self.sharing.distrib_ctx, self.sharing.to_detach  # fastai's would wrap the model
+        self.no_bar = partial(without_bars, self)  # fastai's would bring back bars of its own
         super().__init__(
             dls,
             pipe.model,
@@ -97,7 +99,8 @@ class PellucidLearner(Learner):
             opt_func=FusedAdamW(pipe.model),
             lr=options.lr,
             splitter=self.split_layers,
-            cbs=cbs,
+            default_cbs=False,
+            cbs=[*(Progress if one is ProgressCallback else one for one in defaults.callbacks), *L(cbs)],
             metrics=score_columns(pipe, metrics),
             path=options.path,
             model_dir=options.model_dir,
@@ -137,8 +140,7 @@ class PellucidLearner(Learner):
         looks = any(isinstance(callback, LRFinder) for callback in callbacks)
         keeper = None if looks else keeper_among([*self.cbs, *callbacks])
         asked = Asked(n_epoch, lr, wd, reset_opt, start_epoch, callbacks)
-        keeping = nullcontext(True) if keeper is None else keeper.keeping(self, asked)
-        with bars(), self.sharing.of_fit(callbacks), keeping as ahead:
+        with self.sharing.of_fit(callbacks), nullcontext(True) if keeper is None else keeper.keeping(self, asked) as ahead:
             self.keeper = keeper
             try:
                 if ahead:
@@ -154,10 +156,6 @@ class PellucidLearner(Learner):
     def _do_epoch_train(self) -> None:
         self.dl = self.dls.train
         self._with_events(self._do_batches, "train", CancelTrainException)
-
-    def _do_epoch_validate(self, ds_idx: int = 1, dl: Any = None) -> None:
-        with bars():
-            super()._do_epoch_validate(ds_idx, dl)
 
     def _do_batches(self) -> None:
         first = 0 if self.keeper is None else self.keeper.go_on()
@@ -267,11 +265,6 @@ class PellucidLearner(Learner):
         """Refused: fastai's export is a pickle, which can run anything when it is opened."""
         cure = 'Call pl.save(learn.pipe, "my_model"): a plain transformers folder that pl.load and transformers both open.'
         raise SettingError("learn.export writes a pickle, and pellucid writes none", place=fname, cure=cure)
-
-
-def bars() -> AbstractContextManager[None]:
-    """How the bars of a block are drawn: a notebook draws its own, and a pipe or a file gets the lines that they leave."""
-    return nullcontext() if IN_NOTEBOOK else bars_as_lines()
 
 
 class InOrder:
