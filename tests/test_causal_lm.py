@@ -2,7 +2,9 @@
 
 import gzip
 import json
+import shutil
 from dataclasses import replace
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -268,7 +270,9 @@ def test_answers_stop_where_asked_and_can_be_streamed(folders: dict[str, Path]) 
     assert stopped(TEXTS[0]).answer == whole[: whole.find(stop)] == "".join(stream(stopped, TEXTS[0]))
     chat = new(folders["chat"])
     asked = json.dumps(CHAT[:3])
-    assert "".join(stream(chat, asked)) == chat(asked).answer
+    assert "".join(stream(chat, asked)) == "".join(stream(chat, json.loads(asked))) == chat(asked).answer
+    with pytest.raises(DataError, match="expected a text or messages"):
+        next(stream(chat, [1, 2]))  # type: ignore[list-item]
     assert new(folders["chat"], full_text=True)(asked).answer == chat(asked).answer
 
 
@@ -387,12 +391,45 @@ def test_messages_that_are_no_conversation_are_refused(folders: dict[str, Path])
     pipe = new(folders["chat"])
     with pytest.raises(DataError, match=r"one conversation, or a text each\. Pass \[messages\]"):
         pipe(CHAT)
-    assert len(pipe([{"role": "director", "content": "A text of theirs."}])) == 1  # a column of that name is none
-    with pytest.raises(DataError, match="row 1, column 'messages': expected a text, came list"):
-        pl.read([{"messages": CHAT}, {"messages": [1, 2]}], options=ALL)
-    rows = pl.read([{"messages": [{"role": "user", "content": "Hello"}, {"role": "assistant", "content": None}]}], options=ALL)
-    with pytest.raises(DataError, match="message 2 of the conversation has no text as its content"):
-        pipe.encode(rows.train)
+    staff = [{"role": "director", "content": "A text of theirs.", "since": date(2020, 1, 1)}, {"role": "user", "content": "Another."}]
+    assert len(pipe(staff)) == 2  # a column of that name is no conversation
+    for bad in ([1, 2], [{"role": "user", "content": "Hello"}, 3]):
+        with pytest.raises(DataError, match="row 1, column 'messages': expected a text, came list"):
+            pl.read([{"messages": CHAT}, {"messages": bad}], options=ALL)
+    for call in ({"content": None}, {"tool_calls": [{"name": "search"}]}, {"content": [{"type": "image"}]}):
+        rows = pl.read([{"messages": [CHAT[0], {"role": "assistant", "at": date(2020, 1, 1), **call}]}], options=ALL)
+        with pytest.raises(DataError, match="message 2 of the conversation has no text as its content"):
+            pipe.encode(rows.train)
+
+
+def test_messages_beside_other_columns() -> None:
+    rows = pl.read([{"messages": 5, "body": "A film.", "label": "a"}, {"messages": 7, "body": "Dull", "label": "b"}], options=ALL)
+    assert rows.train.roles.text == "body"  # a number of messages
+    assert len(as_split([{"messages": 5, "body": "A film."}], READS)) == 1
+    rows = pl.read([{"prompt": "Was it funny?", "messages": CHAT}], options=ALL)
+    assert rows.train.roles.text == "messages"
+    mixed = [{"messages": json.dumps(CHAT)}, {"messages": CHAT}, {"messages": tuple(CHAT)}]
+    assert len({example.fields["text"] for example in pl.read(mixed, options=ALL).train}) == 1
+    for one in ([{"text": CHAT}], [tuple(CHAT)], [CHAT]):
+        assert as_split(one, READS)[0].fields["text"] == json.dumps(CHAT)
+    with pytest.raises(DataError, match="row 0, column 'messages': expected a text, came list"):
+        pl.read([{"messages": []}, {"messages": CHAT}], options=ALL)
+
+
+def test_special_tokens_without_a_name_are_special(folders: dict[str, Path], tmp_path: Path) -> None:
+    shutil.copytree(folders["chat"], tmp_path / "chat")
+    told = json.loads((tmp_path / "chat" / "tokenizer_config.json").read_text())
+    for name in ("additional_special_tokens", "extra_special_tokens"):
+        told.pop(name, None)
+    (tmp_path / "chat" / "tokenizer_config.json").write_text(json.dumps(told))
+    pipe = new(tmp_path / "chat")
+    tokens = pipe.trace(CHAT[:1]).tokens[0]
+    assert not set(pipe.tokenizer.all_special_tokens) & {"<|user|>", "<|assistant|>"}
+    assert [piece for piece, flag in zip(tokens.pieces, tokens.special, strict=True) if flag] == [
+        "<|user|>",
+        "<|endoftext|>",
+        "<|assistant|>",
+    ]
 
 
 @pytest.mark.parametrize(("name", "value"), [("max_new_tokens", 500), ("block_tokens", 500)])

@@ -29,16 +29,17 @@ class ChatTokens:
 
 
 def chat_text(value: Any) -> str | None:
-    """The JSON of a list of messages, each a dict with a role and a content; None for any other value."""
-    if not (isinstance(value, list) and value and all(is_message(each) for each in value)):
+    """The JSON of a list of messages, each a dict with a role; None for any other value. Of a message its texts are kept."""
+    if not is_chat(value):
         return None
-    told = [{name: part for name, part in message.items() if part is not None} for message in value]  # a table fills in what a row lacks
-    return json.dumps(told, ensure_ascii=False)
+    return json.dumps([{name: part for name, part in message.items() if isinstance(part, str)} for message in value], ensure_ascii=False)
 
 
-def is_message(value: Any) -> bool:
-    """Whether it is a dict with a role and a content; a content may be missing where a tool was called."""
-    return isinstance(value, Mapping) and isinstance(value.get("role"), str) and "content" in value
+def is_chat(value: Any) -> bool:
+    """Whether it is a list of messages: dicts that say whose they are."""
+    return (
+        isinstance(value, list) and bool(value) and all(isinstance(each, Mapping) and isinstance(each.get("role"), str) for each in value)
+    )
 
 
 def chat_of(text: str, row: int = 0) -> list[Message] | None:
@@ -52,7 +53,7 @@ def chat_of(text: str, row: int = 0) -> list[Message] | None:
         found = json.loads(text)
     except (ValueError, RecursionError):
         return None
-    if not (isinstance(found, list) and found and all(isinstance(each, dict) and isinstance(each.get("role"), str) for each in found)):
+    if not is_chat(found):
         return None
     for number, message in enumerate(found, 1):
         if not isinstance(message.get("content"), str):

@@ -26,6 +26,8 @@ class PellucidError(Exception):
     `row` is the position within the rows that were handed over, where only their owner knows the file and the line.
     """
 
+    line = ""
+
     def __init__(self, problem: str, *, cure: str, place: str = "", row: int | None = None) -> None:
         self.problem = problem
         self.place = place or ("" if row is None else f"row {row}")
@@ -37,7 +39,7 @@ class PellucidError(Exception):
 
     def __str__(self) -> str:
         """The line as it was made: fastai puts words of its own around what a callback raises."""
-        return self.line
+        return self.line or super().__str__()
 
     def at(self, place: str) -> Self:
         """The same error at a place that its owner can name better."""

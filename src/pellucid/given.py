@@ -8,13 +8,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from pellucid.chats import ANSWERS, chat_text
+from pellucid.chats import ANSWERS, chat_text, is_chat
 from pellucid.data import Rows, Split, write_all
 from pellucid.errors import DataError, SettingError
 from pellucid.readers.chunks import Reading, ReadOptions
 from pellucid.readers.frames import families_of, open_frame
 from pellucid.roles import PAIRS, SELDOM, TEXTS, Asked, Roles, find_roles
 from pellucid.row_store import TableWriter
+from pellucid.span_cells import plain_list
 from pellucid.tagging import word_spans
 from pellucid.types import Example
 
@@ -83,7 +84,7 @@ def text_rows(data: Any, reads: tuple[str, ...]) -> Any:
             if hasattr(data, convert):
                 return text_rows(getattr(data, convert)(), reads)
     if isinstance(data, Sequence) and not isinstance(data, str | bytes):
-        if len(reads) == 1 and chat_text(data) is not None and {one["role"] for one in data} & {"system", "user", ANSWERS}:
+        if len(reads) == 1 and is_chat(data) and {one["role"] for one in data} <= {"system", "user", "tool", ANSWERS}:
             cure = "Pass [messages] for one conversation, or a list of the contents for texts."
             raise DataError("a list of messages may be one conversation, or a text each", place="data", cure=cure)
         return [as_fields(one, reads, row) for row, one in enumerate(data)]
@@ -95,14 +96,14 @@ def text_rows(data: Any, reads: tuple[str, ...]) -> Any:
 def as_fields(one: Any, reads: tuple[str, ...], row: int) -> Mapping[str, Any]:
     """One text, or as many as the task reads, under the names of its fields; words are joined, messages written as JSON; a dict is left."""
     if isinstance(one, Mapping):
-        several = next((name for name in reads if isinstance(one.get(name), list)), None)
+        several = next((name for name in reads if isinstance(one.get(name), list) and not is_chat(one[name])), None)
         if several is not None:
             cure = 'Give many texts as a list of them; the words of one text go under "words".'
             raise DataError(f"expected a text, came list ({one[several]!r:.40})", place=f"row {row}, column {several!r}", cure=cure)
         return one
     if isinstance(one, Example):
         return one.fields
-    if len(reads) == 1 and (chat := chat_text(one)) is not None:
+    if len(reads) == 1 and (chat := chat_text(plain_list(one))) is not None:
         return {reads[0]: chat}
     if isinstance(one, list) and len(one) > len(reads) == 1 and all(isinstance(word, str) for word in one):
         return {reads[0]: words_of(one, row)}

@@ -22,7 +22,6 @@ TEXTS = (
     "comment",
     "tweet",
     "message",
-    "messages",
     "body",
     "sentence1",
     "premise",
@@ -33,10 +32,13 @@ TEXTS = (
     "title",
     "tokens",
     "words",
+    "messages",
     "source",
     "prompt",
 )
-SELDOM = frozenset(("context", "article", "dialogue", "tokens", "words", "source", "prompt"))  # often something else beside another text
+SELDOM = frozenset(
+    ("context", "article", "dialogue", "tokens", "words", "messages", "source", "prompt")
+)  # often something else beside another text
 WORDS = ("tokens", "words")  # lists of words, which have tags
 TAGS = ("tags", "ner_tags", "pos_tags", "chunk_tags", "upos", "xpos", "ner", "pos")
 TARGET_TEXTS = ("summary", "highlights", "translation", "target_text", "completion", "response")  # what a model shall write

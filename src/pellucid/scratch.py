@@ -25,8 +25,9 @@ if TYPE_CHECKING:
     from pellucid.tokens import TokenOptions
 
 ScratchFamily = Literal["bert", "modernbert", "roberta", "distilbert", "gpt2", "llama"]
-ROTARY = ("modernbert", "llama")  # families that turn pairs of numbers, so that a head's width is even
-_IDS, _MORE_IDS = ("pad_token_id", "bos_token_id", "eos_token_id"), ("cls_token_id", "sep_token_id")  # the others where a config has them
+_ROTARY = ("modernbert", "llama")  # families that turn pairs of numbers, so that a head's width is even
+_IDS = ("pad_token_id", "bos_token_id", "eos_token_id")
+_MORE_IDS = ("cls_token_id", "sep_token_id")  # for the configs that have them
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +60,7 @@ class ModelSizes:
                 raise SettingError(
                     f"{name} is {value!r}, expected a whole number from {least} up", place=name, cure=f"Pass {name}={least}."
                 )
-        pair = 2 if self.family in ROTARY else 1
+        pair = 2 if self.family in _ROTARY else 1
         if self.hidden % (pair * self.heads):
             fitting = [heads for heads in (8, 4, 2, 1) if self.hidden % (pair * heads) == 0]
             cure = f"Take heads={fitting[0]}, or another width." if fitting else "Take a width that is even."
@@ -126,7 +127,7 @@ def _fit(config: "PreTrainedConfig", tokenizer: "PreTrainedTokenizerBase") -> No
     plan: Any = config
     plan.vocab_size = len(tokenizer)
     ends = {"bos_token_id": tokenizer.cls_token_id, "eos_token_id": tokenizer.sep_token_id}  # what encoders call them
-    for name in (*_IDS, *(name for name in _MORE_IDS if hasattr(config, name))):
+    for name in (*_IDS, *(name for name in _MORE_IDS if hasattr(plan, name))):
         number = getattr(tokenizer, name, None)
         setattr(plan, name, ends.get(name) if number is None else number)
     if plan.model_type == "roberta":

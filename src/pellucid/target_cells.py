@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from pellucid.chats import chat_text
+from pellucid.chats import chat_text, is_chat
 from pellucid.errors import DataError, LabelError, SettingError
 from pellucid.labels import canonical_label, is_missing, label_sets, number_of, sort_labels
 from pellucid.readers.chunks import SPLIT_NAMES, ReadOptions
@@ -36,7 +36,7 @@ class CellReader:
     options: ReadOptions
     kind: str = "class"
     words: frozenset[str] = frozenset()  # the text roles whose cells are lists of words
-    chats: frozenset[str] = frozenset()  # the text roles whose cells are lists of messages
+    chats: frozenset[str] = frozenset()  # the text roles whose first rows have lists of messages
     chunked: bool = False  # whether tags mark entities: B-, I-, O
     census: TagCensus = field(default_factory=TagCensus)
     suspects: list[str] = field(default_factory=list)  # what stands at the offsets of spans that seem to count bytes
@@ -51,7 +51,7 @@ class CellReader:
 
     def text(self, role: str, value: Any) -> str:
         """A text, the words of a list as one, or the JSON of messages. Numbers, bytes and other lists are refused: they are no texts."""
-        if role in self.chats and (chat := chat_text(plain_list(value))) is not None:
+        if role not in self.words and (chat := chat_text(plain_list(value))) is not None:
             return chat
         if role in self.words and not is_missing(value):
             words = plain_list(value)
@@ -146,18 +146,16 @@ class CellReader:
 
 def reader_of(columns: Mapping[str, Sequence[Any]], roles: Roles, options: ReadOptions) -> CellReader:
     """How to read the cells of a source, by its first rows. Raises SettingError for options that contradict each other."""
-    firsts = {role: first_list(columns[column]) for role, column in roles.texts.items()}
-    chats = frozenset(role for role, first in firsts.items() if chat_text(first) is not None)
-    words = frozenset(role for role, first in firsts.items() if first is not None and role not in chats)
+    chats = frozenset(role for role, column in roles.texts.items() if any(is_chat(plain_list(cell)) for cell in columns[column]))
+    words = frozenset(role for role, column in roles.texts.items() if role not in chats and holds_words(columns[column]))
     kind = kind_of(columns, roles, options, words="text" in words)
     chunked = kind == "tags" and is_chunked(tags_in(columns[roles.labels[0]], options))
     return CellReader(roles, options, kind, words, chats, chunked)
 
 
-def first_list(column: Sequence[Any]) -> list[Any] | None:
-    """The first cell that is not missing, if it is a list."""
-    found = next((plain_list(cell) for cell in column if not is_missing(cell)), None)
-    return found if isinstance(found, list) else None
+def holds_words(column: Sequence[Any]) -> bool:
+    """Whether the first cell that is not missing is a list."""
+    return next((isinstance(plain_list(cell), list) for cell in column if not is_missing(cell)), False)
 
 
 def kind_of(columns: Mapping[str, Sequence[Any]], roles: Roles, options: ReadOptions, *, words: bool) -> str:

@@ -63,6 +63,7 @@ def placed(
     places = [own[shift + position] if position in inside else (0, (0, 0), None, None) for position in range(len(ids))]
     _, offsets, words, segments = zip(*places, strict=True) if places else ((), (), (), ())
     pieces = tuple(str(piece) for piece in tokenizer.convert_ids_to_tokens(list(ids)))
-    names = frozenset(tokenizer.all_special_ids)
+    added = tokenizer.added_tokens_decoder.items()
+    names = {*tokenizer.all_special_ids, *(number for number, token in added if token.special)}
     special = tuple(segment is None and number in names for segment, number in zip(segments, ids, strict=True))
     return Tokens(0, 0, ids, pieces, tuple(offsets), tuple(words), special, tuple(segments)), begin

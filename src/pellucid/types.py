@@ -127,7 +127,7 @@ class Tokens:
         return columns | ({"label id": self.label_ids} if self.label_ids else {})
 
     def headline(self) -> str:
-        """How many tokens there are, how many of them nobody wrote, and which window of the row this is where it is not the first."""
+        """How many tokens there are, how many are of no field, and which window of the row this is where it is not the first."""
         window = f" of window {self.window}" if self.window else ""
         beside = sum(field is None and not special for field, special in zip(self.segments, self.special, strict=True))
         more = f", {beside} not of the text" if beside else ""

@@ -13,7 +13,7 @@ import numpy as np
 
 from pellucid.batch import IGNORED, row_slices
 from pellucid.batch import pad as pad_windows
-from pellucid.chats import chat_of
+from pellucid.chats import Message, chat_of, chat_text
 from pellucid.errors import CheckpointError, DataError, SettingError
 from pellucid.generation import GenerationOptions, candidates_of, continued, generate, generation_of, positions_of, resolved, stream_text
 from pellucid.language_rows import language_table, packed, split_up
@@ -234,9 +234,12 @@ class Written(Protocol):
         ...
 
 
-def stream(pipe: Written, prompt: str, *, seconds: float = 60.0) -> Iterator[str]:
+def stream(pipe: Written, prompt: str | list[Message], *, seconds: float = 60.0) -> Iterator[str]:
     """What follows a prompt or a conversation, piece by piece as it is written; see `generation.stream_text`."""
-    table = pipe.task.encode(pipe.tokenizer, {"text": [prompt]}, None, pipe.options)
+    text = prompt if isinstance(prompt, str) else chat_text(prompt)
+    if text is None:
+        raise DataError("expected a text or messages", place="prompt", cure='Write messages as [{"role": "user", "content": "…"}].')
+    table = pipe.task.encode(pipe.tokenizer, {"text": [text]}, None, pipe.options)
     batch = pipe.collate(table, np.arange(len(table)))
     return stream_text(pipe.model, pipe.tokenizer, batch.inputs, generation_of(pipe.task), seconds=seconds)
 

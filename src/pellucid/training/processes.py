@@ -184,7 +184,7 @@ def talking() -> Iterator[None]:
         raise
     except RuntimeError as error:  # torch.distributed.DistBackendError and what gloo raises are RuntimeErrors
         minutes = WAIT.total_seconds() / 60
-        problem = f"another process of this training has ended, or gave no answer for {minutes:.2g} minutes"
+        problem = f"another process of this training has ended, or gave no answer for {minutes:g} minutes"
         raise LostProcessError(problem, cure="What it says itself is the cause; then go on from the last checkpoint.") from error
 
 
