@@ -7,7 +7,7 @@ A small ModernBERT with a WordPiece vocabulary of its own begins with random wei
 same classifier without those stages, without the middle one, and with both: three accuracies, over all seeds, with intervals. Beside them,
 on the same sentences: TF-IDF with logistic regression; fastai's AWD_LSTM, which begins with random weights too, sees the same texts cut by
 the same vocabulary, in the same three stages, and stops each of them when our seconds are over; and minilm, which was pretrained on far
-more. `--family bert` learns far less in the same steps: compare the perplexities.
+more. `--family` takes another kind of encoder.
 
 The rates of the classifiers that begin with nothing or with a stage of ours were chosen with two seeds, on 2,000 other sentences, from 3e-4
 to 2e-3.
