@@ -1,9 +1,11 @@
 """Contestants in processes of their own, one at a time, in turn.
 
 Takes a script that answers `--worker NAME` by reading "go" lines and printing one JSON object each. Gives the answers of every
-round, medians, and lines `key = value` that a machine can read. A contestant that waits does nothing but wait.
+round, medians, and lines `key = value` that a machine can read. A contestant that waits does nothing but wait, and begins each
+turn without what the last one left: a model of then that still holds memory changes what memory costs now.
 """
 
+import gc
 import json
 import os
 import selectors
@@ -79,6 +81,26 @@ def rounds(script: Path, names: Sequence[str], arguments: Sequence[str], count: 
     return answers
 
 
+def rounds_in_new_processes(script: Path, names: Sequence[str], arguments: Sequence[str], count: int) -> dict[str, list[dict[str, Any]]]:
+    """`count` rounds in which every contestant has a new process, with one turn that is not counted and one that is.
+
+    For differences of a few percent: where the system put the memory of a process stays for as long as the process lives, and would
+    otherwise decide all of its rounds at once. Contestants take turns at going first.
+    """
+    answers: dict[str, list[dict[str, Any]]] = {name: [] for name in names}
+    for number in range(1, count + 1):
+        for name in names if number % 2 else reversed(names):
+            worker = Worker(script, name, arguments)
+            try:
+                worker.go()
+                answer = worker.go()
+            finally:
+                worker.close()
+            print(f"# round {number} {name}: {answer['seconds']:.2f} s", flush=True)
+            answers[name].append(answer)
+    return answers
+
+
 def median_seconds(answers: Sequence[Mapping[str, Any]]) -> float:
     """The median time of a contestant."""
     return statistics.median(answer["seconds"] for answer in answers)
@@ -89,6 +111,7 @@ def serve(turn: Callable[[], Mapping[str, Any]]) -> None:
     print(f"{ANSWER}{{}}", flush=True)
     for line in sys.stdin:
         if line.strip() == "go":
+            gc.collect()
             print(f"{ANSWER}{json.dumps(dict(turn()))}", flush=True)
 
 

@@ -1,15 +1,11 @@
 """Training examples a second, against `transformers.Trainer` and against a bare loop.
 
     python benchmarks/train_speed.py [--data sentences] [--rounds 5] [--sentences 1500] [--reviews 128]
-    python benchmarks/train_speed.py --data reviews --contestants pellucid,floor --keep-memory
 
-Contestants, each in its own process and in turn, one epoch, float32, batch 16, AdamW, the same learning rate and weight decay, the same
-checkpoint and head to start from, texts tokenized before the clock starts: `pellucid` (its fastai learner), `floor` (the batches that
-pellucid plans, padded beforehand, through a bare loop of forward, backward, step), `trainer_random` and `trainer_grouped`
+Contestants, each in a new process for every turn and in turn, one epoch, float32, batch 16, AdamW, the same learning rate and weight
+decay, the same checkpoint and head to start from, texts tokenized before the clock starts: `pellucid` (its fastai learner), `floor` (the
+batches that pellucid plans, padded beforehand, through a bare loop of forward, backward, step), `trainer_random` and `trainer_grouped`
 (transformers' Trainer with its default order, and with `train_sampling_strategy="group_by_length"`).
-
-What the learner costs beyond its bare loop is the second command: on long texts a process asks the kernel anew for the memory of every
-large tensor, and how many pages that takes differs from process to process by more than the learner costs. There both keep their memory.
 
 A ratio counts only where the accuracies agree: beside each stand optimizer steps, tokens seen (padding included) and the accuracy on
 other rows with its 95 % interval.
@@ -27,7 +23,6 @@ import numpy as np
 
 import contest
 from material import material, scratch, starting_point
-from pellucid.process import keep_freed_memory
 
 CONTESTANTS = ("pellucid", "floor", "trainer_grouped", "trainer_random")
 RATE, DECAY, BATCH, WARM_UP = 1e-4, 0.01, 16, 0.1
@@ -213,7 +208,7 @@ def report(data: str, answers: Mapping[str, Sequence[Mapping[str, Any]]], rows: 
     ours = contest.median_seconds(answers["pellucid"])
     draw = np.random.default_rng(0)
     intervals = {}
-    for name in answers:
+    for name in CONTESTANTS:
         right = np.array(answers[name][0]["right"])
         low, high = np.quantile(draw.choice(right, (1000, len(right))).mean(1), [0.025, 0.975])
         intervals[name] = (right.mean(), low, high)
@@ -222,12 +217,11 @@ def report(data: str, answers: Mapping[str, Sequence[Mapping[str, Any]]], rows: 
         contest.say(f"tokens_{data}_{name}", answers[name][0]["tokens"])
         contest.say(f"accuracy_{data}_{name}", float(right.mean()))
         contest.say(f"accuracy_interval_{data}_{name}", f"{low:.3f} to {high:.3f}")
-    for name in (each for each in ("trainer_random", "trainer_grouped") if each in answers):
+    for name in ("trainer_random", "trainer_grouped"):
         contest.say(f"ratio_{data}_pellucid_to_{name}", contest.median_seconds(answers[name]) / ours)
         agree = intervals[name][1] <= intervals["pellucid"][0] <= intervals[name][2]
         contest.say(f"accuracy_agrees_{data}_{name}", int(agree))
-    if "floor" in answers:
-        contest.say(f"share_of_floor_{data}", contest.median_seconds(answers["floor"]) / ours)
+    contest.say(f"share_of_floor_{data}", contest.median_seconds(answers["floor"]) / ours)
 
 
 def main() -> None:
@@ -240,13 +234,9 @@ def main() -> None:
     parser.add_argument("--sentences", type=int, default=1500)
     parser.add_argument("--reviews", type=int, default=128)
     parser.add_argument("--valid", type=int, default=400)
-    parser.add_argument("--contestants", default=",".join(CONTESTANTS), help="pellucid, and against whom, with commas between")
-    parser.add_argument("--keep-memory", action="store_true", help="every contestant keeps freed memory, as TrainOptions(faster=True) does")
     given = parser.parse_args()
     counts = {"sentences": given.sentences, "reviews": given.reviews}
     if given.worker:
-        if given.keep_memory:
-            keep_freed_memory()
         train, valid = material(given.data, counts[given.data], given.valid)
         contest.serve(WORKERS[given.worker](given.folder, given.data, train, valid))
         return
@@ -254,8 +244,7 @@ def main() -> None:
     for data in (given.data,) if given.data else ("sentences", "reviews"):
         arguments = ["--data", data, "--folder", str(folder), "--valid", str(given.valid)]
         arguments += ["--sentences", str(given.sentences), "--reviews", str(given.reviews)]
-        arguments += ["--keep-memory"] if given.keep_memory else []
-        report(data, contest.rounds(Path(__file__), given.contestants.split(","), arguments, given.rounds), counts[data])
+        report(data, contest.rounds_in_new_processes(Path(__file__), CONTESTANTS, arguments, given.rounds), counts[data])
 
 
 if __name__ == "__main__":
