@@ -4,6 +4,7 @@ import os
 import shutil
 import signal
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,8 @@ from pellucid.errors import CheckpointError, SettingError, StorageError
 from pellucid.training.fastai_blocks import LoaderOptions
 from pellucid.training.fastai_callbacks import Accumulate, EmbeddingMixup, FiniteSteps, WeightAverage
 from pellucid.training.fastai_checkpoints import Checkpoints
-from pellucid.training.fastai_learner import BFloat16
+from pellucid.training.fastai_learner import BFloat16, LearnerOptions
+from pellucid.training.fastai_scores import score_columns
 from pellucid.training.one_call import TrainOptions, train
 from pellucid.training.resume import CheckpointFolder
 from pellucid.training.resume_state import differences, random_state, set_random_state
@@ -208,6 +210,13 @@ def test_ctrl_c_writes_a_checkpoint_and_says_how_to_go_on(make: Any, tmp_path: P
     assert training.run(seed=7, resume=True).same(training.without(tmp_path / "whole"))
 
 
+def test_ctrl_c_in_a_validation_keeps_the_epoch_beside_accumulated_batches(make: Any, tmp_path: Path) -> None:
+    training = make(steps=1000, callbacks=lambda: [Accumulate(2)])
+    with pytest.raises(KeyboardInterrupt, match=rf"step-0*{2 * BATCHES} is kept"):
+        training.run(Crash(3, lambda: signal.raise_signal(signal.SIGINT), training=False))
+    assert training.run(seed=7, resume=True).same(training.without(tmp_path / "whole"))
+
+
 def test_a_second_ctrl_c_ends_at_once(make: Any) -> None:
     training = make(steps=3)
 
@@ -323,6 +332,65 @@ CHANGES: dict[str, tuple[dict[str, Any], str]] = {
     "callbacks": ({"callbacks": lambda: [GradientClip(0.1)]}, "GradientClip is new"),
     "frozen": ({"verb": lambda learn, cbs: (learn.freeze(), learn.fit_one_cycle(3, 1e-3, cbs=cbs))}, r"trained\.tensors was"),
 }
+
+
+SETTINGS: dict[str, tuple[Any, Any, str]] = {
+    "accumulate": (lambda: [Accumulate(2)], lambda: [Accumulate(4)], "Accumulate.batches was 2, is 4"),
+    "average": (lambda: [WeightAverage(0.9)], lambda: [WeightAverage(0.99)], r"WeightAverage.decay was 0\.9, is 0\.99"),
+    "start": (lambda: [WeightAverage(0.9)], lambda: [WeightAverage(0.9, start=0.5)], r"WeightAverage.start was 0\.0, is 0\.5"),
+    "mixup": (lambda: [EmbeddingMixup(0.2)], lambda: [EmbeddingMixup(2.0)], r"EmbeddingMixup.alpha was 0\.2, is 2\.0"),
+    "own": (lambda: [Longest(3)], lambda: [Longest(4)], "Longest.limit was 3, is 4"),
+}
+
+
+class Longest(Callback):
+    """A callback of somebody else that says what must be the same again."""
+
+    settings, stateless = ("limit",), True
+
+    def __init__(self, limit: int) -> None:
+        self.limit = limit
+
+
+@pytest.mark.parametrize("name", SETTINGS)
+def test_another_setting_of_a_callback_is_refused_by_name(make: Any, name: str) -> None:
+    before, now, words = SETTINGS[name]
+    make(callbacks=before).broken(4)
+    with pytest.raises(SettingError, match=rf"not the run that was interrupted: .*{words}"):
+        make(callbacks=now).run(resume=True)
+
+
+def test_another_rhythm_of_a_score_is_refused(make: Any) -> None:
+    def training(epochs: int) -> Any:
+        def fit(learn: Any, cbs: Any) -> None:
+            learn.metrics = score_columns(learn.pipe, [pl.Every("accuracy", epochs)])
+            learn.fit(3, 1e-3, cbs=cbs)
+
+        return make(verb=fit)
+
+    training(2).broken(4)
+    with pytest.raises(SettingError, match=r"not the run that was interrupted: .*scores"):
+        training(3).run(resume=True)
+
+
+@pytest.mark.parametrize(("name", "value"), [("alpha", 64.0), ("dropout", 0.5), ("rank", 4), ("kind", "dora")])
+def test_another_adapter_is_refused_by_name(make: Any, name: str, value: Any) -> None:
+    pytest.importorskip("peft")
+    first = pl.AdapterOptions(rank=8, alpha=16.0)
+    learn = adapted_learner(make(), first)
+    with learn.no_bar(), pytest.raises(Crashed):
+        learn.fit(2, 1e-3, cbs=[Crash(4), Checkpoints(make().folder / "checkpoints", steps=1)])
+    other = adapted_learner(make(), replace(first, **{name: value}))
+    with other.no_bar(), pytest.raises(SettingError, match=rf"not the run that was interrupted: .*adapters\.{name} was .*, is {value!r}"):
+        other.fit(2, 1e-3, cbs=[Crash(), Checkpoints(make().folder / "checkpoints", steps=1, resume=True)])
+
+
+def adapted_learner(training: Training, options: Any) -> Any:
+    """A learner of the adapters alone."""
+    seeded(0)
+    rows = rows_of()
+    pipe = pl.adapted(pl.Pipeline.new("text-classification", training.checkpoint, rows), options)
+    return pl.learner(pipe, rows, options=LearnerOptions(lr=1e-3, loaders=training.loaders, path=training.folder))
 
 
 @pytest.mark.parametrize("name", CHANGES)

@@ -26,6 +26,7 @@ class Accumulate(Callback):
     """
 
     order, run_valid = MixedPrecision.order - 4, False
+    settings, swaps_weights = ("batches",), False
 
     def __init__(self, batches: int = 4) -> None:
         super().__init__()
@@ -78,6 +79,7 @@ class WeightAverage(Callback):
     """
 
     order, run_valid, remove_on_fetch, _only_train_loop = 50, False, True, True  # its after_fit comes before SaveModelCallback's
+    settings = ("decay", "start")
 
     def __init__(self, decay: float | None = 0.999, start: float = 0.0) -> None:
         super().__init__()
@@ -171,12 +173,13 @@ class EmbeddingMixup(MixHandler):
     target a text. Draws from torch's own random numbers.
     """
 
-    order, run_valid, stateless = MixedPrecision.order - 6, False, True
+    order, run_valid, stateless, settings = MixedPrecision.order - 6, False, True, ("alpha",)
 
     def __init__(self, alpha: float = 0.2) -> None:
         if not alpha > 0:
             raise SettingError(f"alpha is {alpha!r}, expected more than 0", place="alpha", cure="Pass EmbeddingMixup(0.2).")
         super().__init__(alpha)
+        self.alpha = alpha
         self.hook: Any = None
 
     def before_fit(self) -> None:

@@ -14,6 +14,8 @@ import numpy as np
 from fastai.callback.core import Callback
 from fastai.callback.schedule import ParamScheduler
 
+from pellucid.adapter_layers import has_adapters
+from pellucid.adapter_wrapping import ADAPTER, options_of
 from pellucid.provenance import Origin
 from pellucid.task import settings_of as settings_of_task
 from pellucid.training.fastai_states import ordered, plain, settings_of
@@ -43,6 +45,7 @@ def described_run(learn: Any, start: str) -> dict[str, Any]:
             "rows": {name: described_table(table) for name, table in zip(names, tables, strict=False)},
             "task": {"tag": learn.pipe.task.tag, **settings_of_task(learn.pipe.task)},
             "model": {"class": type(learn.model).__name__, "start": start, "dropout": dropout_of(learn.model.config)},
+            "adapters": adapter_settings(learn.model),
         }
     )
 
@@ -50,6 +53,11 @@ def described_run(learn: Any, start: str) -> dict[str, Any]:
 def dropout_of(config: Any) -> dict[str, Any]:
     """The settings of a model that say how much is dropped in training: its weights do not tell."""
     return {name: value for name, value in config.to_dict().items() if "drop" in name}
+
+
+def adapter_settings(model: Any) -> dict[str, Any]:
+    """What adapters were asked to be: the shapes of their weights say neither how much is added nor how much is dropped."""
+    return asdict(options_of(model.peft_config[ADAPTER])) if has_adapters(model) else {}
 
 
 def start_of(learn: Any) -> str:
@@ -84,7 +92,7 @@ def described_fit(learn: Any, asked: Asked) -> dict[str, Any]:
             "loss": named(learn.loss_func),
             "loss_weights": rate(np.asarray(weights, dtype=np.float64)) if weights is not None else None,
             "optimizer": named(learn.opt_func),
-            "scores": [metric.name for metric in learn.metrics],
+            "scores": [{**settings_of(metric), "name": metric.name} for metric in learn.metrics],
         }
     )
 

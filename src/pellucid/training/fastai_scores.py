@@ -253,6 +253,8 @@ class Every:
 class Sparse(Metric):
     """A metric that rests in most epochs: what `Every` asks for."""
 
+    settings = ("epochs",)
+
     def __init__(self, metric: Metric, epochs: int) -> None:
         self.metric, self.epochs, self.due = metric, epochs, False
 

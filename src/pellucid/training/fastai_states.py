@@ -4,7 +4,8 @@ Takes a learner and its callbacks. Gives their settings and their state, puts a 
 Knows nothing of folders, of weights or of when a checkpoint is written.
 
 A callback of somebody else takes part by two methods, `state_dict()` (plain values and tensors) and `load_state_dict(state)`, or by saying
-`stateless = True` where it remembers nothing from one batch to the next.
+`stateless = True` where it remembers nothing from one batch to the next. `settings = ("alpha",)` in its class names the attributes that
+must be the same again, `swaps_weights = False` says that what it remembers are not the weights of the training.
 """
 
 import inspect
@@ -118,13 +119,14 @@ def keeps_itself(callback: Any) -> bool:
 
 def swaps_nothing(callbacks: Sequence[Callback]) -> bool:
     """Whether no callback may have put other weights into the model for the validation: those that do remember the real ones."""
-    return not any(type(callback) not in KNOWN and keeps_itself(callback) for callback in callbacks)
+    asked = [callback for callback in callbacks if type(callback) not in KNOWN and keeps_itself(callback)]
+    return not any(inspect.getattr_static(callback, "swaps_weights", True) for callback in asked)
 
 
-def settings_of(callback: Callback) -> dict[str, Any]:
-    """The class of a callback and the settings that must be the same again, as JSON values."""
-    names = KNOWN[type(callback)].settings if type(callback) in KNOWN else ()
-    return {"class": type(callback).__name__, **{name: plain(getattr(callback, name)) for name in names}}
+def settings_of(what: Any) -> dict[str, Any]:
+    """The class of a callback or a score, and the settings that must be the same again, as JSON values."""
+    names = KNOWN[type(what)].settings if type(what) in KNOWN else inspect.getattr_static(what, "settings", ())
+    return {"class": type(what).__name__, **{name: plain(getattr(what, name)) for name in names}}
 
 
 def state_of(callback: Callback) -> dict[str, Any]:
