@@ -9,6 +9,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from pellucid.errors import StorageError
 from pellucid.training.fastai_checkpoints import Checkpoints
 from pellucid.training.resume import CheckpointFolder
 from pellucid.training.resume_state import Position
-from resumed import VERBS, Training
+from resumed import Training
 
 pytestmark = pytest.mark.usefixtures("ctrl_c")
 
@@ -40,24 +41,33 @@ def _one_thread() -> Any:
 
 
 def test_five_kills_at_random_moments(tiny_checkpoints: dict[str, Path], tmp_path: Path) -> None:
-    training = Training(tiny_checkpoints["bert"], tmp_path / "run", VERBS["fine_tune"], steps=1)
+    verb = partial(fine_tuned, epochs=8)
+    training = Training(tiny_checkpoints["bert"], tmp_path / "run", verb, steps=1)
     whole = training.without(tmp_path / "whole")
     place = CheckpointFolder(training.folder / "checkpoints")
-    chance, kills = random.Random(3), 0
-    while kills < 5:
-        child, reader = start_child(lambda: training.run(seed=9 if place.folders() else 0, resume=True) and None)
+    chance, newest = random.Random(3), set[str]()
+    for number in range(5):
+        child = start_child(lambda number=number: training.run(seed=number, resume=True) and None)
         end = time.monotonic() + 60
-        while kills == 0 and time.monotonic() < end and not place.folders():
-            time.sleep(0.01)  # the first kill is worth something
-        time.sleep(chance.uniform(0.0, 0.2))
-        os.kill(child, signal.SIGKILL)
-        ended = wait_for((child, reader))
-        assert not ended.error
-        kills += 1
-        if not ended.signal:
-            break  # it had finished
+        while newest >= names_in(place) and time.monotonic() < end:
+            time.sleep(0.005)  # each kill costs a run that has come further than the one before
+        time.sleep(chance.uniform(0.0, 0.1))
+        os.kill(child[0], signal.SIGKILL)
+        assert wait_for(child).signal == signal.SIGKILL
+        assert not newest >= names_in(place)
+        newest = names_in(place)
     assert training.run(seed=7, resume=True).same(whole)
     assert not [name for name in os.listdir(place.path) if ".new-" in name], "nothing half-written is left"
+
+
+def fine_tuned(learn: Any, cbs: Any, epochs: int) -> None:
+    """A verb with as many epochs."""
+    learn.fine_tune(epochs, 1e-3, cbs=cbs)
+
+
+def names_in(place: CheckpointFolder) -> set[str]:
+    """The checkpoints that are there."""
+    return {folder.name for folder in place.folders()}
 
 
 def save(folder: Path, step: int) -> Path:
