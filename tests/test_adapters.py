@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from fastai.callback.core import Callback
 
 import pellucid as pl
 from conftest import SENTENCES
@@ -270,6 +271,36 @@ def test_training_changes_adapters_and_head_alone(learn):
         learn.fine_tune(2)
     assert changed(before, learn.model) == adapter_parameters(learn.model) | HEAD
     assert body_digest(learn.model, head_modules(learn.model)) == digest
+
+
+class Peaks(Callback):
+    """The highest rate of the last group in each fit."""
+
+    def __init__(self):
+        self.found = []
+
+    def before_fit(self):
+        self.found.append(0.0)
+
+    def after_step(self):
+        self.found[-1] = max(self.found[-1], self.learn.opt.hypers[-1]["lr"])
+
+
+def test_fine_tune_gives_a_head_twice_the_rate_of_the_adapters(learn):
+    with learn.no_bar():
+        learn.fine_tune(1, 1e-3, cbs=(peaks := Peaks()))
+    assert peaks.found == pytest.approx([2e-3, 1e-3], rel=0.2)
+
+
+def test_fine_tune_gives_what_is_no_head_the_rate_of_the_whole(tiny_tokenizers, tmp_path):
+    known = next(each for each in ARCHITECTURES if each.name == "GPT-2")
+    column = next(each for each in COLUMNS if each.tag == "text-generation")
+    pipe = adapted(subject(known, column, tiny_tokenizers["bpe"], tmp_path).pipe)
+    rows = pl.read([{"text": text} for text in SENTENCES * 4], text="text", label=False)
+    learn = learner(pipe, rows, options=LearnerOptions(loaders=LoaderOptions(bs=2)))
+    with learn.no_bar():
+        learn.fine_tune(1, 1e-3, cbs=(peaks := Peaks()))
+    assert peaks.found == pytest.approx([1e-3, 1e-3], rel=0.2)
 
 
 def test_the_learner_saves_and_loads_its_state(learn):

@@ -12,6 +12,7 @@ import pellucid as pl
 from conftest import SENTENCES, tiny_config
 from pellucid.adapter_layers import has_adapters
 from pellucid.errors import DataError, SettingError
+from pellucid.groups import layer_groups
 from pellucid.pipelines import Pipeline
 from pellucid.provenance import Origin
 from pellucid.render import to_text
@@ -63,7 +64,7 @@ def test_every_weight_is_new_and_follows_from_the_seed(family: str) -> None:
     for name, parameter in pipe.model.named_parameters():
         assert torch.equal(parameter, same.model.get_parameter(name))
     assert any(not torch.equal(parameter, other.model.get_parameter(name)) for name, parameter in pipe.model.named_parameters())
-    assert "every weight is random" in str(pipe.notes[0])
+    assert "every weight began as a random number" in str(pipe.notes[0])
     assert "from its config" in to_text(pipe.view())
 
 
@@ -79,6 +80,31 @@ def test_a_classifier_may_begin_with_nothing() -> None:
     pipe = from_config("text-classification", sizes("bert"), tokenizer_for("bert"), rows=labelled())
     assert set(pipe.provenance.counts()) == {Origin.NEW}
     assert pipe("A film.").answer in ("good", "bad")
+
+
+@pytest.mark.parametrize("family", ["bert", "modernbert", "roberta", "gpt2", "llama"])
+def test_a_model_from_nothing_has_the_groups_of_any_other(family: str) -> None:
+    pipe = from_config("text-classification", sizes(family), tokenizer_for(family), rows=labelled())
+    learn = pl.learner(pipe, labelled())
+    groups = layer_groups(pipe.model, pipe.provenance.new_names())
+    names = [group.name for group in groups]
+    assert names[0] == "embeddings" and names[-1] == "head" and any(name.startswith("block") for name in names)
+    learn.freeze()
+    training = {name for name, one in pipe.model.named_parameters() if one.requires_grad}
+    assert training == set(groups[-1].parameters)
+    body = {id(one) for one in pipe.model.base_model.parameters()}
+    assert not any(id(one) in body for name, one in pipe.model.named_parameters() if name in training)
+
+
+def test_no_head_is_trained_alone_over_a_body_that_knows_nothing(tmp_path: Path) -> None:
+    table = [
+        {"words": ["Ann", "sings", str(place)], "tags": ["B-PER", "O", "O"], "split": "train" if place % 4 else "valid"}
+        for place in range(16)
+    ]
+    rows = pl.read(table, text="words", label="tags", split="split")
+    pipe = from_config("token-classification", sizes("bert"), tokenizer_for("bert"), rows=rows)
+    stage = run_stage("tags", pipe, rows, tmp_path / "1", options=QUICK)
+    assert not any("trained alone" in str(note) for note in pl.load(stage.folder).notes)
 
 
 @pytest.mark.parametrize("family", ["bert", "modernbert", "roberta", "gpt2", "llama"])

@@ -18,7 +18,9 @@ from pellucid.types import Note
 if TYPE_CHECKING:
     from pellucid.pipelines import Pipeline
 
-__all__ = ["ADAPTER", "KINDS", "AdapterOptions", "adapted", "merged"]
+__all__ = ["ADAPTER", "ADAPTER_FACTOR", "KINDS", "AdapterOptions", "adapted", "merged"]
+
+ADAPTER_FACTOR = 10  # adapters begin at nothing and are all that moves: they want about ten times the rate of a whole model
 
 
 def adapted(pipe: "Pipeline", options: AdapterOptions = AdapterOptions()) -> "Pipeline":

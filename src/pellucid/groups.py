@@ -33,20 +33,22 @@ def layer_groups(model: "PreTrainedModel", new: frozenset[str] = frozenset()) ->
     """Embeddings, one group a block, head: every parameter in exactly one group, a tied one under its first name.
 
     The blocks are found as the lists of layers inside `model.base_model`, whatever the architecture calls them; an encoder-decoder has
-    both. The head is what is outside the body, and whatever inside it is `new`. What comes after the last block (a final norm, a trained
-    pooler) belongs to that block. Groups without parameters are left out: a head that only shares the embeddings' matrix is no group, and
-    the last one is then the last block. Of a model that carries adapters only these and the head that is learned with them are in groups,
-    the adapters by block; the body sleeps whatever is unfrozen.
+    both. The head is what is outside the body, and whatever is `new` inside a body that is not: of a model made from a config all of it
+    is, and the body is no head. What comes after the last block (a final norm, a trained pooler) belongs to that block. Groups without
+    parameters are left out: a head that only shares the embeddings' matrix is no group, and the last one is then the last block. Of a
+    model that carries adapters only these and the head that is learned with them are in groups, the adapters by block; the body sleeps
+    whatever is unfrozen.
     """
     prefix = _prefix(model)
     inside = _body_parameters(model)
     blocks = block_modules(model)
     members: dict[str, list[str]] = {"embeddings": [], **{group: [] for group in dict.fromkeys(blocks.values())}, HEAD: []}
     embeddings = _embedding_parameters(model)
+    late = frozenset() if all(name in new for name, one in model.named_parameters() if id(one) in inside) else new
     current = "embeddings"  # what is no block belongs with what stands before it
     for name, parameter in model.named_parameters():
         block = next((blocks[stem] for stem in _stems(name) if stem in blocks), None)
-        if id(parameter) not in inside or name in new:
+        if id(parameter) not in inside or name in late:
             members[HEAD].append(name)
         elif block is not None:
             current = block

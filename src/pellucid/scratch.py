@@ -118,7 +118,9 @@ def from_config(
         pipe = Pipeline.new(task, folder, rows, tokens=tokens)
     name = f"{plan.model_type} from its config"
     every = tuple(one if one.origin is Origin.TIED else replace(one, origin=Origin.NEW) for one in pipe.provenance.parameters)
-    note = Note("every weight is random", f"the model was made from a config, seed {seed}", "Train it before you ask it anything.")
+    note = Note(
+        "every weight began as a random number", f"the model was made from a config, seed {seed}", "Train it before you ask it anything."
+    )
     return replace(pipe, provenance=Provenance(name, every), checkpoint=name, notes=(note, *pipe.notes))
 
 

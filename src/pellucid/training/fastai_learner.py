@@ -24,12 +24,14 @@ from fastai.imports import dispatch
 from fastai.learner import Learner
 from fastcore.foundation import L, defaults
 
+from pellucid.adapter_layers import has_adapters
+from pellucid.adapters import ADAPTER_FACTOR
 from pellucid.batch import IGNORED
 from pellucid.data import Rows
 from pellucid.errors import DataError, SettingError, StorageError
 from pellucid.files import atomic_folder
 from pellucid.freezing import group_table
-from pellucid.groups import layer_groups
+from pellucid.groups import HEAD, layer_groups
 from pellucid.inspection import show
 from pellucid.task import CLASSES
 from pellucid.training.batch_text import TokenInputs
@@ -180,12 +182,13 @@ class PellucidLearner(Learner):
     def fine_tune(self, epochs: int, base_lr: float | None = None, freeze_epochs: int = 1, lr_mult: float = 5, **kwargs: Any) -> None:
         """Train the head alone for `freeze_epochs`, at 20 times `base_lr`; then everything for `epochs`.
 
-        The embeddings then get `base_lr / lr_mult`, the head `base_lr`, the blocks what lies between.
+        Beside adapters, whose `base_lr` is ten times that of a whole model, the head gets twice that; where there is no head, what
+        `freeze` leaves gets `base_lr`. The embeddings then get `base_lr / lr_mult`, the head `base_lr`, the blocks what lies between.
         """
         base = self.lr if base_lr is None else base_lr
         if freeze_epochs:
             self.freeze()
-            self.fit_one_cycle(freeze_epochs, slice(base * HEAD_FACTOR), **kwargs)
+            self.fit_one_cycle(freeze_epochs, slice(base * frozen_factor(self)), **kwargs)
         self.unfreeze()
         self.fit_one_cycle(epochs, slice(base / lr_mult, base), **kwargs)
 
@@ -265,6 +268,14 @@ class PellucidLearner(Learner):
         """Refused: fastai's export is a pickle, which can run anything when it is opened."""
         cure = 'Call pl.save(learn.pipe, "my_model"): a plain transformers folder that pl.load and transformers both open.'
         raise SettingError("learn.export writes a pickle, and pellucid writes none", place=fname, cure=cure)
+
+
+def frozen_factor(learn: PellucidLearner) -> float:
+    """How much higher a rate than the whole what `freeze` leaves stands."""
+    last = layer_groups(learn.model, learn.pipe.provenance.new_names())[-1]
+    if last.name != HEAD:
+        return 1.0
+    return HEAD_FACTOR / (ADAPTER_FACTOR if has_adapters(learn.model) else 1)
 
 
 class InOrder:

@@ -12,12 +12,13 @@ from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
 
-from pellucid.adapters import AdapterOptions, adapted
+from pellucid.adapters import ADAPTER_FACTOR, AdapterOptions, adapted
 from pellucid.checks import check_rows
 from pellucid.data import Rows
 from pellucid.energy import Energy, EnergyMeter, check_intensity
 from pellucid.errors import DataError, SettingError
 from pellucid.pipelines import Pipeline
+from pellucid.provenance import Origin
 from pellucid.task import LABELLED_TOKENS
 from pellucid.token_table import TruncationReport
 from pellucid.training.precision import Precision
@@ -40,7 +41,7 @@ if TYPE_CHECKING:
 LOG = logging.getLogger(__name__)
 Scheduler = Literal["one_cycle", "linear"]
 MINUTES = 10.0  # between checkpoints, where no number of steps is given
-RATE, ADAPTER_FACTOR = 5e-5, 10  # adapters begin at nothing and are all that moves: they want about ten times the rate of a whole model
+RATE = 5e-5  # the highest, of a whole model
 
 
 @dataclass(frozen=True, slots=True)
@@ -327,8 +328,9 @@ def head_first(pipe: Pipeline, options: TrainOptions) -> tuple[int, tuple[Note, 
     """How many epochs the head is trained alone, and what is to be said of that where nobody decided it."""
     if options.freeze_epochs is not None:
         return options.freeze_epochs, ()
-    if pipe.task.kind not in LABELLED_TOKENS or not pipe.provenance.new_names():
-        return 0, ()
+    counts = pipe.provenance.counts()
+    if pipe.task.kind not in LABELLED_TOKENS or not pipe.provenance.new_names() or not counts.get(Origin.PRETRAINED, 0):
+        return 0, ()  # beside a body that knows nothing, a head has nothing to learn from
     why = "most tokens have no label, and a body that moves from the first step mostly learns to say only that"
     return 1, (Note("the new head is trained alone for one epoch first", why, "Pass freeze_epochs=0."),)
 
