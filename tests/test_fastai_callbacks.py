@@ -1,13 +1,14 @@
 """Callbacks of a training step: what they do to the weights, and their state for an exact resume."""
 
 import copy
+import signal
 import warnings
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
-from fastai.callback.core import Callback, CancelFitException
+from fastai.callback.core import Callback, CancelEpochException, CancelFitException
 from fastai.callback.fp16 import MixedPrecision
 from fastai.callback.tracker import SaveModelCallback
 from fastai.callback.training import GradientAccumulation, GradientClip
@@ -19,7 +20,16 @@ from conftest import SENTENCES
 from matrix import rows_for
 from pellucid.errors import PellucidError, SettingError
 from pellucid.training.fastai_blocks import LoaderOptions
-from pellucid.training.fastai_callbacks import Accumulate, EmbeddingMixup, FiniteSteps, GradientCheckpointing, WeightAverage, mass_of
+from pellucid.training.fastai_callbacks import (
+    Accumulate,
+    EmbeddingMixup,
+    FiniteSteps,
+    GradientCheckpointing,
+    Mixing,
+    WeightAverage,
+    mass_of,
+)
+from pellucid.training.fastai_checkpoints import Checkpoints
 from pellucid.training.fastai_learner import LearnerOptions, learner
 from pellucid.training.task_loss import LossOptions, task_loss
 
@@ -491,6 +501,151 @@ def test_every_callback_has_a_state_or_says_that_it_has_none(callback):
     assert getattr(type(callback), "stateless", False) is True or {"state_dict", "load_state_dict"} <= set(dir(type(callback)))
 
 
+# --- a fit that is left by an error or Ctrl-C -----------------------------------------------------------------------------
+
+
+class Leave(Callback):
+    """Ends a fit in its second epoch, when the batch is mixed (or, in the validation, when the average is in the model)."""
+
+    order, stateless = 90, True
+
+    def __init__(self, error, training=True):
+        super().__init__()
+        self.error, self.in_training = error, training
+
+    def before_batch(self):
+        if self.epoch == 1 and self.training == self.in_training and self.iter == 1 - (not self.training):
+            raise self.error("mine")
+
+
+class First(Callback):
+    """Keeps the weights that the first batch of a fit finds."""
+
+    order = 90
+
+    def before_batch(self):
+        if self.training and self.epoch == 0 and self.iter == 0:
+            self.found = weights(self.learn.model)
+
+
+def all_mine():
+    return [Accumulate(2), WeightAverage(0.9), EmbeddingMixup(0.3), GradientCheckpointing(), FiniteSteps()]
+
+
+def saves_memory(model):
+    return any(getattr(module, "gradient_checkpointing", False) for module in model.modules())
+
+
+def save_memory(model, on):
+    names = (f"{kind}_checkpointing_{'enable' if on else 'disable'}" for kind in ("activation", "gradient"))  # the newer name first
+    getattr(model, next(name for name in names if hasattr(model, name)))()
+
+
+def left(learn, *cbs, epochs=3):
+    """The weights after each step of a fit that `Leave` among `cbs` ends."""
+    watch = Weights()
+    error = next(callback.error for callback in cbs if isinstance(callback, Leave))
+    with pytest.raises(error, match="mine"), learn.no_bar(), learn.no_logging():
+        learn.fit(epochs, 1e-2, cbs=[watch, *cbs])
+    return watch.steps
+
+
+@pytest.mark.parametrize("on_learner", [True, False])
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("error", [KeyboardInterrupt, RuntimeError])
+def test_a_fit_that_was_left_leaves_a_learner_that_can_be_used_on(pipe, rows, tmp_path, error, training, on_learner):
+    mine, first = all_mine(), First()
+    learn = learn_of(pipe, rows, tmp_path, cbs=mine if on_learner else None)
+    learn.save("start", with_opt=False)
+    of_fit = [] if on_learner else mine
+    steps = left(learn, Leave(error, training), *of_fit)
+    assert close(weights(pipe.model), steps[-1], 0), "the training's own weights, not the average"
+    assert not any(isinstance(hook, Mixing) for hook in pipe.model.get_input_embeddings()._forward_hooks.values())
+    assert repr(learn.loss_func).startswith("loss of")
+    assert not saves_memory(pipe.model) and all(callback.learn is (learn if on_learner else None) for callback in mine)
+    with learn.no_bar(), learn.no_logging():
+        assert learn.predict("good film")[0] in {"good", "bad"}
+        assert learn.get_preds(with_loss=True)[2].shape == (6,)
+        learn.load("start", with_opt=False)
+        start = weights(pipe.model)
+        learn.fit(2, 0.0, wd=0.0, cbs=[first, *of_fit])
+    assert close(first.found, start, 0), "nothing of the old average is put over what was loaded"
+    assert close(weights(pipe.model), start, 0)
+
+
+def test_gradients_of_a_fit_that_was_left_are_no_part_of_the_next_one(pipe, rows, tmp_path):
+    learn = learn_of(pipe, rows, tmp_path)
+    left(learn, Leave(RuntimeError), Accumulate(2))
+    assert all(parameter.grad is None for parameter in pipe.model.parameters())
+
+
+def test_checkpointing_that_was_on_before_stays_on_after_an_error(pipe, rows, tmp_path):
+    save_memory(pipe.model, True)
+    learn = learn_of(pipe, rows, tmp_path, cbs=GradientCheckpointing())
+    left(learn, Leave(RuntimeError))
+    assert saves_memory(pipe.model)
+    save_memory(pipe.model, False)
+    left(learn, Leave(KeyboardInterrupt))
+    assert not saves_memory(pipe.model)
+    save_memory(pipe.model, True)
+    with pytest.raises(SettingError, match="two Checkpoints"):
+        learn.fit(1, cbs=[Checkpoints(tmp_path / "one"), Checkpoints(tmp_path / "two")])
+    with pytest.raises(SettingError, match="remembers would be lost"):
+        learn.fit(1, cbs=[Checkpoints(tmp_path / "one"), First()])
+    assert saves_memory(pipe.model), "a fit that never began has nothing to put back"
+
+
+def test_an_error_while_things_are_put_back_does_not_hide_the_first_one(pipe, rows, tmp_path):
+    class Worse(Callback):
+        def left_fit(self):
+            raise ZeroDivisionError("worse")
+
+    learn = learn_of(pipe, rows, tmp_path, cbs=[Worse(), EmbeddingMixup()])
+    with pytest.raises(RuntimeError, match="mine") as caught, learn.no_bar(), learn.no_logging():
+        learn.fit(2, cbs=Leave(RuntimeError))
+    assert caught.value.__notes__ == ["Worse could not put back what it had changed: ZeroDivisionError: worse"]
+    assert repr(learn.loss_func).startswith("loss of"), "the other callbacks have their turn"
+
+
+def test_ctrl_c_waits_until_things_are_put_back(pipe, rows, tmp_path, ctrl_c):
+    class Slow(Callback):
+        order = -90
+
+        def left_fit(self):
+            signal.raise_signal(signal.SIGINT)
+
+    learn = learn_of(pipe, rows, tmp_path, cbs=[Slow(), EmbeddingMixup()])
+    left(learn, Leave(RuntimeError))
+    assert repr(learn.loss_func).startswith("loss of") and signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_a_look_for_a_learning_rate_that_was_left_does_not_turn_the_average_off(pipe, rows, tmp_path):
+    class Stop(Callback):
+        def after_step(self):
+            raise KeyboardInterrupt
+
+    learn, stop = learn_of(pipe, rows, tmp_path, cbs=WeightAverage(0.9)), Stop()
+    watch = Weights()
+    with learn.no_bar(), learn.no_logging():
+        with learn.added_cbs([stop]), pytest.raises(KeyboardInterrupt):
+            learn.lr_find(num_it=5, show_plot=False)
+        learn.fit(1, 1e-2, cbs=watch)
+    assert close(weights(pipe.model), averaged(watch.steps, 0.9), 1e-6) and not close(weights(pipe.model), watch.steps[-1], 1e-6)
+
+
+def test_mixing_ends_with_an_epoch_that_was_cancelled(pipe, rows, tmp_path):
+    class Stop(Callback):
+        def after_loss(self):
+            if self.training:
+                raise CancelEpochException
+
+    learn = learn_of(pipe, rows, tmp_path, cbs=EmbeddingMixup())
+    with learn.no_bar(), learn.no_logging():
+        learn.fit(1, cbs=Stop())
+        assert repr(learn.loss_func).startswith("loss of")
+        learn.fit(1)
+
+
 # --- an exact resume carries them --------------------------------------------------------------------------------------
 
 
@@ -510,8 +665,6 @@ class Crash(Callback):
 
 @pytest.mark.parametrize("at", [3, 5])
 def test_a_resumed_training_is_that_of_nobody_stopped(rows, tiny_checkpoints, tmp_path, at):
-    from pellucid.training.fastai_checkpoints import Checkpoints
-
     def train(folder, crash=-1, resume=False):
         torch.manual_seed(0)
         pipe = pl.Pipeline.new("text-classification", tiny_checkpoints["bert"], rows)

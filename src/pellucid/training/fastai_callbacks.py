@@ -1,6 +1,7 @@
 """Callbacks of a training step: accumulated gradients, averaged weights, mixed embeddings, less memory, a stop before bad numbers.
 
-Takes what fastai hands to callbacks. Gives callbacks that stand beside fastai's own, with their state for an exact resume.
+Takes what fastai hands to callbacks. Gives callbacks that stand beside fastai's own, with their state for an exact resume. fastai calls no
+`after_…` where a fit is left by an error or Ctrl-C: the learner then calls `left_fit`, also where the fit had not begun.
 Knows nothing of rows, loaders or files.
 """
 
@@ -40,6 +41,10 @@ class Accumulate(Callback):
         if self.seen:
             self.learn.opt.zero_grad()
             self.mass, self.seen = 0.0, 0
+
+    def left_fit(self) -> None:
+        """A fit was left by an error or Ctrl-C: put back what was changed."""
+        self.before_train()
 
     def after_loss(self) -> None:
         """Turn the mean of this batch into its sum."""
@@ -94,7 +99,7 @@ class WeightAverage(Callback):
     def before_fit(self) -> None:
         """Begin at the weights that are there; a look for a learning rate and predictions are left alone."""
         self.run = not hasattr(self.learn, "lr_finder") and not hasattr(self.learn, "gather_preds")
-        if self.run and self.averaged is None:
+        if self.run:
             self.make()
 
     def make(self) -> None:
@@ -122,6 +127,12 @@ class WeightAverage(Callback):
         if self.averaged is not None and not self.exchanged and int(self.averaged.n_averaged):
             self.exchange()
         self.averaged, self.exchanged = None, False
+
+    def left_fit(self) -> None:
+        """A fit was left by an error or Ctrl-C: put the training's own weights back, and forget the average."""
+        if self.exchanged:
+            self.exchange()
+        self.averaged, self.run = None, True  # it does not run in a look for a learning rate, and fastai turns it on after a whole fit only
 
     def exchange(self) -> None:
         """Put the average into the model and the model's weights into its place, or back."""
@@ -191,7 +202,7 @@ class EmbeddingMixup(MixHandler):
 
     def before_train(self) -> None:
         """Put the mixed loss in the place of the task's."""
-        if self.learn.loss_func != self.lf:  # a training that failed has left it there
+        if self.learn.loss_func != self.lf:  # an epoch that was cancelled has left it there
             self.old_lf, self.learn.loss_func = self.learn.loss_func, self.lf
 
     def after_train(self) -> None:
@@ -199,6 +210,14 @@ class EmbeddingMixup(MixHandler):
         self.unhook()
         if self.learn.loss_func == self.lf:
             self.learn.loss_func = self.old_lf
+
+    def after_fit(self) -> None:
+        """The same where the last epoch was cancelled."""
+        self.after_train()
+
+    def left_fit(self) -> None:
+        """A fit was left by an error or Ctrl-C: put back what was changed."""
+        self.after_train()
 
     def before_batch(self) -> None:
         """Draw who is mixed with whom, and how much, (batch,)."""
@@ -244,7 +263,7 @@ class GradientCheckpointing(Callback):
     The numbers are the same. Raises SettingError for a model that cannot do so.
     """
 
-    stateless = True
+    stateless, turned_on = True, False
 
     def before_fit(self) -> None:
         """Turn it on."""
@@ -252,15 +271,20 @@ class GradientCheckpointing(Callback):
         if not getattr(model, "supports_gradient_checkpointing", False):
             name = type(model).__name__
             raise SettingError(f"{name} has no gradient checkpointing", place="gradient_checkpointing", cure="Use smaller batches.")
-        self.was_on = any(getattr(module, "gradient_checkpointing", False) for module in model.modules())
+        self.turned_on = not any(getattr(module, "gradient_checkpointing", False) for module in model.modules())
         enable = getattr(model, "activation_checkpointing_enable", None) or model.gradient_checkpointing_enable  # the older name
         enable({"use_reentrant": False})  # works with frozen embeddings too
 
     def after_fit(self) -> None:
         """Turn it off, where it was off."""
         model = self.learn.model
-        if not self.was_on:
+        if self.turned_on:
             (getattr(model, "activation_checkpointing_disable", None) or model.gradient_checkpointing_disable)()
+        self.turned_on = False
+
+    def left_fit(self) -> None:
+        """A fit was left by an error or Ctrl-C: put back what was changed."""
+        self.after_fit()
 
 
 class FiniteSteps(Callback):

@@ -5,8 +5,8 @@ Knows nothing of how rows become batches or of what a label means: the blocks an
 """
 
 import warnings
-from collections.abc import Callable, Sequence
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -43,6 +43,7 @@ from pellucid.training.fastai_optimizer import FusedAdamW
 from pellucid.training.fastai_processes import Sharing
 from pellucid.training.fastai_progress import Progress, without_bars
 from pellucid.training.fastai_scores import score_columns
+from pellucid.training.interrupts import interrupts_wait
 from pellucid.training.task_loss import LossOptions, task_loss
 from pellucid.types import Batch, Want
 from pellucid.weights import load_state, load_weights, save_state, save_weights
@@ -142,7 +143,8 @@ class PellucidLearner(Learner):
         looks = any(isinstance(callback, LRFinder) for callback in callbacks)
         keeper = None if looks else keeper_among([*self.cbs, *callbacks])
         asked = Asked(n_epoch, lr, wd, reset_opt, start_epoch, callbacks)
-        with self.sharing.of_fit(callbacks), nullcontext(True) if keeper is None else keeper.keeping(self, asked) as ahead:
+        kept = nullcontext(True) if keeper is None else keeper.keeping(self, asked)
+        with self.sharing.of_fit(callbacks), put_back_when_left(self, callbacks), kept as ahead:  # behind what Ctrl-C writes
             self.keeper = keeper
             try:
                 if ahead:
@@ -276,6 +278,32 @@ def frozen_factor(learn: PellucidLearner) -> float:
     if last.name != HEAD:
         return 1.0
     return HEAD_FACTOR / (ADAPTER_FACTOR if has_adapters(learn.model) else 1)
+
+
+@contextmanager
+def put_back_when_left(learn: Learner, callbacks: Sequence[Callback]) -> Iterator[None]:
+    """Around one fit: where an error or Ctrl-C ends it, callbacks with a method `left_fit` put back what they changed."""
+    try:
+        yield
+    except BaseException as reason:
+        with interrupts_wait(lambda: True):  # another Ctrl-C waits, and is then no news
+            for callback in [*learn.cbs, *callbacks]:
+                put_back(learn, callback, reason)
+        raise
+
+
+def put_back(learn: Learner, callback: Callback, reason: BaseException) -> None:
+    """Call the `left_fit` of a callback that has one; what goes wrong there is a note to the reason, and does not hide it."""
+    left_fit = getattr(type(callback), "left_fit", None)  # of its class: a callback itself answers for the learner too
+    if left_fit is None:
+        return
+    held, callback.learn = callback.learn, learn  # fastai has taken it from the callbacks of this fit already
+    try:
+        left_fit(callback)
+    except Exception as error:
+        reason.add_note(f"{type(callback).__name__} could not put back what it had changed: {type(error).__name__}: {error}")
+    finally:
+        callback.learn = held
 
 
 class InOrder:
