@@ -25,13 +25,15 @@ from conftest import SENTENCES
 from injection import start_child, wait_for
 from matrix import ARCHITECTURES, COLUMNS, rows_for, subject, tokenizers_of
 from pellucid import stages
+from pellucid.apps import several
 from pellucid.errors import SettingError
+from pellucid.files import atomic_folder
 from pellucid.store import save
 from pellucid.training import processes
 from pellucid.training.fastai_blocks import LoaderOptions
 from pellucid.training.fastai_callbacks import Accumulate, EmbeddingMixup, FiniteSteps
 from pellucid.training.fastai_learner import LearnerOptions, learner
-from pellucid.training.launching import ProcessOptions, check_port
+from pellucid.training.launching import KILLED, EndedError, ProcessOptions, check_port
 from pellucid.training.resume import CheckpointFolder
 from pellucid.training.task_loss import LossOptions
 from resumed import BATCHES, VERBS, Crash, Training, rows_of, seeded
@@ -548,6 +550,29 @@ def test_stopped_killed_and_ended_on_two_machines(folder: Path, tiny_checkpoints
 
     wanted, found = values_of(together(whole))[0], pl.load(folder / "out").model.state_dict()
     assert all(np.array_equal(tensor.numpy(), wanted[name]) for name, tensor in found.items())
+
+
+@pytest.mark.parametrize("there", [False, True])
+def test_a_death_after_the_save_says_where_the_model_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, there: bool) -> None:
+    output, kept = tmp_path / "out", CheckpointFolder(tmp_path / "out.checkpoints")
+    if there:
+        output.mkdir()
+
+    def dies(saves: bool) -> Any:
+        def launch(options: ProcessOptions, command: list[str]) -> None:
+            if saves:
+                with atomic_folder(output) as fresh:
+                    (fresh / "model").touch()
+            raise EndedError("process 0 was killed by SIGKILL.", KILLED)
+
+        return launch
+
+    monkeypatch.setattr(several, "launch", dies(saves=False))
+    with pytest.raises(EndedError, match=r"process 0 was killed by SIGKILL. No checkpoint was written yet"):
+        several.run_in_processes(ProcessOptions(nproc=2), kept, str(output))
+    monkeypatch.setattr(several, "launch", dies(saves=True))
+    with pytest.raises(EndedError, match=r"process 0 was killed by SIGKILL. The model is saved in .*out; only what comes after"):
+        several.run_in_processes(ProcessOptions(nproc=2), kept, str(output))
 
 
 def test_a_bad_row_is_said_once(folder: Path, tiny_checkpoints: dict[str, Path]) -> None:

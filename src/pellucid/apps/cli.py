@@ -116,7 +116,7 @@ def train(
     with kept.held() if first_process() and not processes.several else nullcontext(), stoppable(kept):
         check_resume(kept, training.resume)
         if processes.several:
-            run_in_processes(processes, kept)
+            run_in_processes(processes, kept, output)
             return
         chosen = task.chosen()
         data = source.read(rows, chosen.kind)

@@ -4,6 +4,7 @@ Takes the options of the processes, and the folder of the checkpoints. Gives one
 Knows nothing of training, and nothing of how the processes talk to each other.
 """
 
+import os
 import shlex
 import sys
 import traceback
@@ -27,8 +28,12 @@ def go_on_line(kept: CheckpointFolder) -> str:
     return f"{found[0].name} is kept; go on with: pellucid {shlex.join([*words, '--resume'])}" if found else ""
 
 
-def run_in_processes(options: ProcessOptions, kept: CheckpointFolder) -> None:
-    """Run this very command in each process. Raises EndedError with one line that says what happened, and how to go on."""
+def run_in_processes(options: ProcessOptions, kept: CheckpointFolder, output: str) -> None:
+    """Run this very command in each process. Raises EndedError with one line that says what happened, and how to go on.
+
+    `output` is where the first of them saves the model.
+    """
+    before = saved_in(output)
     for warning in options.warnings():
         typer.echo(f"warning: {warning}", err=True)
     try:
@@ -37,9 +42,20 @@ def run_in_processes(options: ProcessOptions, kept: CheckpointFolder) -> None:
         if error.kind == SAID or options.node_rank:  # the checkpoints are on machine 0
             raise
         between = "\n" if error.kind == BROKEN else ". "
-        raise EndedError(f"{error.text.rstrip('.')}{between}{go_on_line(kept) or 'No checkpoint was written yet.'}", error.kind) from None
+        whole = f"The model is saved in {output}; only what comes after that is missing." if saved_in(output) != before else ""
+        ahead = whole or go_on_line(kept) or "No checkpoint was written yet."
+        raise EndedError(f"{error.text.rstrip('.')}{between}{ahead}", error.kind) from None
     if options.node_rank:
         typer.echo("done; the model is on machine 0", err=True)
+
+
+def saved_in(output: str) -> tuple[int, int] | None:
+    """Which folder is there, and since when: another one after a save, which puts a whole new one into its place."""
+    try:
+        found = os.stat(output)
+    except OSError:
+        return None
+    return found.st_ino, found.st_mtime_ns
 
 
 @contextmanager
