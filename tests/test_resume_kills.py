@@ -20,7 +20,7 @@ import pellucid as pl
 from conftest import SENTENCES
 from injection import STEPS, at_each_step, failing_at, in_child, killed_at, start_child, wait_for
 from pellucid.errors import StorageError
-from pellucid.training.fastai_checkpoints import Checkpoints
+from pellucid.training.fastai_learner import PellucidLearner
 from pellucid.training.resume import CheckpointFolder
 from pellucid.training.resume_state import Position
 from resumed import Training
@@ -210,9 +210,18 @@ def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> 
     return command
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+STOPS = {  # where, the signals that come there, and the step whose checkpoint is the newest
+    "step": (True, 2, [signal.SIGINT], 11),
+    "step, TERM": (True, 0, [signal.SIGTERM], 9),
+    "validation": (False, 0, [signal.SIGINT], 16),
+    "validation, TERM": (False, 0, [signal.SIGTERM], 16),
+    "twice in a step": (True, 2, [signal.SIGINT, signal.SIGINT], 9),
+}
+
+
+@pytest.mark.parametrize("place", STOPS)
 def test_a_command_that_is_stopped_says_how_to_go_on(
-    run: Any, tiny_checkpoints: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: signal.Signals
+    run: Any, tiny_checkpoints: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str
 ) -> None:
     rows = tmp_path / "rows.csv"
     lines = [f'"{"good" if place % 2 else "bad"} {SENTENCES[place % 12]} {place}",{place % 2},{int(place % 4 == 3)}' for place in range(40)]
@@ -221,24 +230,26 @@ def test_a_command_that_is_stopped_says_how_to_go_on(
     assert run("train", rows, *options, "-o", tmp_path / "whole")[0] == 0
     assert not (tmp_path / "whole.checkpoints").exists()
     output = tmp_path / "my model"
-    before = Checkpoints.before_train
+    in_training, batch, signals, kept = STOPS[place]
+    work = PellucidLearner._do_one_batch
     with monkeypatch.context() as patch:
 
-        def stopped(self: Checkpoints) -> None:
-            before(self)
-            if self.learn.epoch == 1:
-                signal.raise_signal(number)
+        def stopped(self: PellucidLearner) -> None:
+            if self.epoch == 1 and self.training == in_training and self.iter == batch:
+                for number in signals:
+                    signal.raise_signal(number)
+            work(self)
 
-        patch.setattr(Checkpoints, "before_train", stopped)
+        patch.setattr(PellucidLearner, "_do_one_batch", stopped)
         code, _, errors = run("train", rows, *options, "--checkpoint-every", 3, "-o", output)
     assert code == 130 and not output.exists()
-    assert "step-00000009 is kept; go on with: pellucid train" in errors and errors.rstrip().endswith("stopped")
+    assert f"step-{kept:08d} is kept; go on with: pellucid train" in errors and errors.rstrip().endswith("stopped")
     assert f"'{output}' --resume" in errors
     assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
     code, _, errors = run("train", rows, *options, "-o", output)
     assert code == 2 and "a run was interrupted" in errors and "--resume" in errors
     code, out, _ = run("train", rows, *options, "--resume", "--checkpoint-every", 3, "-o", output)
-    assert code == 0 and "the training goes on after step 9 (epoch 1, batch 1)" in out
+    assert code == 0 and f"the training goes on after step {kept} (epoch 1, batch {kept - 8})" in out
     assert not (tmp_path / "my model.checkpoints").exists(), "the model is saved"
     whole, found = (pl.load(folder).model.state_dict() for folder in (tmp_path / "whole", output))
     assert all(torch.equal(tensor, found[name]) for name, tensor in whole.items())
