@@ -26,6 +26,7 @@ from pellucid.training.fastai_callbacks import GradientCheckpointing
 from pellucid.training.fastai_checkpoints import Checkpoints
 from pellucid.training.fastai_learner import BFloat16, LearnerOptions, learner
 from pellucid.training.fastai_speed import OneDNNProducts, as_in_a_fit, begun_with, faster, make_faster
+from resumed import Crash, Crashed
 
 FLASH = "aten::_scaled_dot_product_flash_attention_for_cpu"
 WITHOUT_DROPOUT_OF_ITS_OWN = ("CTRL", "T5", "XLNet", "mT5")
@@ -120,6 +121,13 @@ def test_training_is_the_same_through_onednn(kind, tiny_checkpoints, tmp_path, s
     assert "mkldnn::_linear_pointwise" in names
     np.testing.assert_allclose(found, usual, rtol=2e-4)
     assert "mkldnn::_linear_pointwise" not in events(lambda: learn.pipe.predict(["a text"])), "only while a fit runs"
+
+
+def test_a_fit_that_is_left_leaves_the_layers_as_they_were(tiny_checkpoints, tmp_path, small_layers):
+    learn = a_learner(tiny_checkpoints["bert"], tmp_path, [OneDNNProducts()])
+    with learn.no_bar(), learn.no_logging(), pytest.raises(Crashed):
+        learn.fit(1, cbs=Crash(2))
+    assert "mkldnn::_linear_pointwise" not in events(lambda: learn.pipe.predict(["a text"]))
 
 
 def test_frozen_bodies_adapters_and_gradient_checkpointing_go_on_working(tiny_checkpoints, tmp_path, small_layers):

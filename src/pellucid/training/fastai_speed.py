@@ -34,7 +34,6 @@ class OneDNNProducts(Callback):
 
     def before_fit(self) -> None:
         """Turn it on."""
-        self.after_fit()  # of a fit that ended with an error
         self.handles = tuple(through_onednn(self.learn.model))
 
     def after_fit(self) -> None:
@@ -42,6 +41,10 @@ class OneDNNProducts(Callback):
         for handle in self.handles:
             handle.remove()
         self.handles = ()
+
+    def left_fit(self) -> None:
+        """A fit was left by an error or Ctrl-C: put back what was changed."""
+        self.after_fit()
 
 
 def make_faster(learn: Any) -> tuple[Note, ...]:
