@@ -50,7 +50,9 @@ format: $(STAMP) ## Sort imports and format
 check: lint test ## What CI runs
 
 bench: $(STAMP) ## Run every benchmark, one at a time
-	@for name in train_speed predict_speed emotion scale entities answers embeddings translation domain masked_language masked_speed freezing kills stages; do echo "== benchmarks/$$name.py"; $(BIN)/python benchmarks/$$name.py; done
+	@for run in train_speed.py predict_speed.py emotion.py scale.py entities.py answers.py embeddings.py translation.py domain.py masked_language.py \
+		masked_speed.py freezing.py kills.py stages.py "levers.py --data sentences" "levers.py --data reviews" processes.py emotion_seeds.py \
+		course_tasks.py; do echo "== benchmarks/$$run"; $(BIN)/python benchmarks/$$run; done
 
 evidence: $(STAMP) ## Run the commands behind the claims: make evidence TOPIC=spine [ONLY=id,id]
 	@$(BIN)/python tools/evidence.py evidence/$(TOPIC).toml $(if $(ONLY),--only $(ONLY))
