@@ -97,6 +97,22 @@ def test_train_evaluate_predict_trace_show(run, tmp_path, rows_file, tiny_checkp
     assert code == 0 and json.loads(out)["rows"] == 40, "--json - is JSON alone"
 
 
+def test_batches_of_a_size_that_is_chosen(run, tmp_path, rows_file, monkeypatch):
+    seen = []
+
+    def train(*given, options, **named):
+        seen.append(options.batch_size)
+        raise DataError("enough", cure="Stop here.")
+
+    monkeypatch.setattr(pl, "train", train)
+    for words in (["--batch-size", "auto"], ["--batch-size", "8"], []):
+        assert run("train", rows_file, *words, "-o", tmp_path / "x")[0] == 2
+    assert seen == ["auto", 8, 16]
+    code, _, err = run("train", rows_file, "--batch-size", "many", "-o", tmp_path / "x")
+    assert code == 2 and "'many' is no whole number, and not auto" in " ".join(err.split()) and len(seen) == 3
+    assert "<int or auto>" in run("train", "--help")[1]
+
+
 def test_the_same_as_in_a_script(run, model, rows_file):
     code, out, _ = run("predict", model, "--rows", rows_file)
     split = pl.read(rows_file, label=False, split="is_valid").train

@@ -77,6 +77,25 @@ def test_datablock_and_dataloaders_give_the_same_tokens(pipe, rows):
         assert torch.equal(one[1], other[1])
 
 
+@pytest.mark.parametrize(
+    ("options", "count", "tokens"),
+    [
+        (LoaderOptions(bs=4), 4, None),
+        (LoaderOptions(), 16, None),
+        (LoaderOptions(bs="auto"), 32, 4096),
+        (LoaderOptions(bs="auto", max_tokens=100), 32, 100),
+    ],
+)
+def test_a_datablock_makes_batches_of_the_size_that_its_options_say(pipe, options, count, tokens):
+    dls = block(pipe, options).dataloaders(frame(12))
+    shapes = [batch[0]["input_ids"].shape for loader in dls for batch in loader]
+    assert dls.train.bs == dls.valid.bs == count and dls.train.options.max_tokens == tokens
+    assert max(size for size, _ in shapes) <= count and (tokens is not None or shapes[0][0] == count)
+    assert tokens is None or all(size * width <= tokens for size, width in shapes)
+    given = block(pipe, options).dataloaders(frame(12), bs=8)
+    assert given.train.bs == given.valid.bs == 8, "what fastai's own call says is done"
+
+
 def test_padding_to_a_fixed_length(rows, tiny_checkpoints):
     tokens = TokenOptions(padding="max_length", max_length=48)
     pipe = pl.Pipeline.new("text-classification", tiny_checkpoints["bert"], rows, tokens=tokens)

@@ -1,5 +1,7 @@
 """What `pl.train` and the command line can be told of a training, and what is chosen where nobody says."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -41,11 +43,32 @@ def test_what_was_asked_for_reaches_the_learner(tiny_checkpoints):
         ({"accumulate": 0}, "accumulate is 0"),
         ({"label_smoothing": 1.0}, "label_smoothing is 1.0"),
         ({"freeze_epochs": -1}, "freeze_epochs is -1"),
+        ({"batch_size": "many"}, 'batch_size is .many., expected 1 to 1000000, or "auto"'),
+        ({"batch_size": 2.5}, "batch_size is 2.5.*Pass a whole number"),
+        ({"batch_size": True}, "batch_size is True"),
+        ({"epochs": 1.5}, "epochs is 1.5.*Pass a whole number"),
+        ({"epochs": "auto"}, "epochs is 'auto'"),
+        ({"epochs": None}, "epochs is None"),
+        ({"max_tokens": 0}, "max_tokens is 0, expected 1 to"),
+        ({"checkpoint_every": 2.5}, "checkpoint_every is 2.5"),
+        ({"warmup": "long"}, "warmup is 'long', expected 0 to 1"),
     ],
 )
 def test_what_cannot_be_is_refused(bad, match):
     with pytest.raises(SettingError, match=match):
         pl.TrainOptions(**bad)
+
+
+def test_batches_of_a_size_that_is_chosen(tiny_checkpoints, tmp_path):
+    """`batch_size="auto"` is what LoaderOptions makes of it; a run that was interrupted goes on with it."""
+    options = pl.TrainOptions(epochs=1, batch_size="auto", checkpoints=tmp_path / "kept", checkpoint_every=1)
+    trained = pl.train(rows(), checkpoint=tiny_checkpoints["bert"], options=options)
+    loader = trained.learner.dls.train
+    assert (loader.bs, loader.options.bs, loader.options.max_tokens) == (32, 32, 4096)
+    again = pl.train(rows(), checkpoint=tiny_checkpoints["bert"], options=replace(options, resume=True))
+    assert again.history == trained.history and any("goes on" in str(note) for note in again.notes)
+    bounded = pl.train(rows(), checkpoint=tiny_checkpoints["bert"], options=pl.TrainOptions(epochs=1, batch_size="auto", max_tokens=90))
+    assert all(batch[0]["input_ids"].numel() <= 90 for batch in bounded.learner.dls.train)
 
 
 def test_a_new_head_that_labels_tokens_is_trained_alone_first_and_that_is_said(tiny_checkpoints):

@@ -33,6 +33,24 @@ def plain_type(hint: Any) -> Any:
     return str if get_origin(hint) is Literal else hint
 
 
+def words_beside(hint: Any) -> tuple[str, ...]:
+    """The words that a flag takes in the place of a whole number: auto, of `int | Literal["auto"]`; none where it is no such flag."""
+    names = [one for one in get_args(hint) if get_origin(one) is Literal]
+    return get_args(names[0]) if names and int in get_args(hint) else ()
+
+
+def number_or(words: tuple[str, ...]) -> Callable[[Any], Any]:
+    """What reads the value of such a flag."""
+
+    def number_or_word(given: Any) -> Any:
+        try:
+            return given if given in words else int(given)
+        except ValueError:
+            raise typer.BadParameter(f"{given!r} is no whole number, and not {' or '.join(words)}.") from None
+
+    return number_or_word
+
+
 def default_of(field: Field[Any]) -> Any:
     """The default of a field that has one."""
     return field.default_factory() if field.default_factory is not MISSING else field.default
@@ -59,6 +77,8 @@ def with_flags(command: Callable[..., None]) -> Callable[..., None]:
         owners[name] = options[0], tuple(found)
         for field, (kind, help_text, default) in found.items():
             option = typer.Option("--" + field.replace("_", "-"), help=help_text, show_default=default is not None)
+            if words := words_beside(kind):
+                option.parser, option.metavar, kind = number_or(words), f"<int or {' or '.join(words)}>", Any
             flag = inspect.Parameter(field, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=Annotated[kind, option])
             parameters.append(flag)
 

@@ -77,10 +77,12 @@ class TextBlock(TransformBlock):
     """fastai's block for texts: `DataBlock(blocks=(pl.TextBlock(pipe), CategoryBlock), …)`.
 
     The texts are tokenized once, by the pipeline, when the loaders are made; item transforms run then too, not again each epoch.
+    Batches have `options.bs` rows; `.dataloaders(frame, bs=8)` sets another number.
     """
 
     def __init__(self, pipe: "Pipeline", options: LoaderOptions = LoaderOptions()) -> None:
-        super().__init__(dl_type=TokenLoader, dls_kwargs={"pipe": pipe, "options": options})
+        options = options.sized(device_of(pipe).type)
+        super().__init__(dl_type=TokenLoader, dls_kwargs={"pipe": pipe, "options": options, "bs": options.bs})  # else fastai's 64
 
 
 class TokenLoader(TfmdDL):
@@ -282,9 +284,14 @@ def balanced_draw(labels: Any, seed: int, epoch: int) -> IntArray:
     return np.random.default_rng([seed, epoch, 1]).choice(len(numbers), len(numbers), p=chances / chances.sum())
 
 
+def device_of(pipe: "Pipeline") -> torch.device:
+    """Where the model is."""
+    return next(pipe.model.parameters()).device
+
+
 def dataloaders(pipe: "Pipeline", rows: Rows, *, options: LoaderOptions = LoaderOptions()) -> DataLoaders:
     """Loaders over the training and the validation split, tokenized once. Raises DataError, LabelError, TokenizerError."""
-    device = next(pipe.model.parameters()).device
+    device = device_of(pipe)
     options = options.sized(device.type)
     loaders = [
         TokenLoader(TokenRows(pipe, split, options.cache), int(options.bs), shuffle, pipe=pipe, options=options, device=device)

@@ -8,6 +8,7 @@ import logging
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, fields, replace
+from numbers import Integral, Real
 from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
@@ -42,6 +43,28 @@ LOG = logging.getLogger(__name__)
 Scheduler = Literal["one_cycle", "linear"]
 MINUTES = 10.0  # between checkpoints, where no number of steps is given
 RATE = 5e-5  # the highest, of a whole model
+COUNTS: dict[str, tuple[float, float]] = {  # name → lowest and highest, for whole numbers
+    "epochs": (1, 10_000),
+    "batch_size": (1, 1_000_000),
+    "max_tokens": (1, 10**12),
+    "freeze_epochs": (0, 10_000),
+    "seed": (0, 2**32 - 1),
+    "accumulate": (1, 10_000),
+    "checkpoint_every": (1, 10**12),
+}
+SIZES: dict[str, tuple[float, float]] = {"learning_rate": (0, 10), "weight_decay": (0, 10), "warmup": (0, 1), "label_smoothing": (0, 0.999)}
+UNDECIDED = ("learning_rate", "max_tokens", "freeze_epochs", "checkpoint_every")  # may be None
+
+
+def check_number(name: str, value: Any, low: float, high: float) -> None:
+    """Raise SettingError for what is no number from `low` to `high`, or none that counts something; None is what nobody decided."""
+    if value is None and name in UNDECIDED:
+        return
+    right = isinstance(value, Integral if name in COUNTS else Real) and not isinstance(value, bool)
+    if not (right and low <= value <= high):
+        also = ', or "auto"' if name == "batch_size" else ""
+        cure = f"Pass a {'whole ' if name in COUNTS else ''}number from {low} to {high}{also}."
+        raise SettingError(f"{name} is {value!r}, expected {low} to {high}{also}", place=name, cure=cure)
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,12 +74,13 @@ class TrainOptions:
     `checkpoints` is a folder: what a run writes there lets another one with `resume` go on behind the last step that was written, with the
     same weights at the end, bit for bit on a CPU. Remove the folder once the model is saved. `adapter`, AdapterOptions or the name of a
     kind, puts small layers beside the body, which then sleeps. `faster` is `make_faster`: the same numbers, up to rounding, in less time;
-    it keeps freed memory in the process, so that is for a program to decide. `pellucid train` does it.
+    it keeps freed memory in the process, so that is for a program to decide. `pellucid train` does it. `batch_size="auto"` is
+    `LoaderOptions(bs="auto")`.
     """
 
     epochs: Annotated[int, "times to go through the rows"] = 2
     learning_rate: Annotated[float | None, "highest learning rate; if not given, 5e-5, and 5e-4 with adapters"] = None
-    batch_size: Annotated[int, "rows in a batch, at most"] = 16
+    batch_size: Annotated[int | Literal["auto"], "rows in a batch, at most; auto: 32, with a bound on their tokens"] = 16
     max_tokens: Annotated[int | None, "padded tokens in a batch, at most"] = None
     weight_decay: Annotated[float, "weight decay, none on biases and norms"] = 0.01
     warmup: Annotated[float, "share of the steps in which the learning rate rises"] = 0.1
@@ -85,21 +109,9 @@ class TrainOptions:
         if not isinstance(self.adapter, AdapterOptions | None):
             cure = 'Pass AdapterOptions(kind="lora"), or the name of a kind.'
             raise SettingError(f"adapter is {self.adapter!r}", place="adapter", cure=cure)
-        ranges = {
-            "epochs": (1, 10_000),
-            "learning_rate": (0, 10),
-            "batch_size": (1, 1_000_000),
-            "weight_decay": (0, 10),
-            "warmup": (0, 1),
-            "freeze_epochs": (0, 10_000),
-            "seed": (0, 2**32 - 1),
-            "label_smoothing": (0, 0.999),
-            "accumulate": (1, 10_000),
-        }
-        for name, (low, high) in ranges.items():
-            if getattr(self, name) is not None and not low <= getattr(self, name) <= high:
-                cure = f"Pass a number from {low} to {high}."
-                raise SettingError(f"{name} is {getattr(self, name)!r}, expected {low} to {high}", place=name, cure=cure)
+        for name, (low, high) in (COUNTS | SIZES).items():
+            if (name, getattr(self, name)) != ("batch_size", "auto"):
+                check_number(name, getattr(self, name), low, high)
         if self.scheduler not in ("one_cycle", "linear"):
             cure = 'Pass "one_cycle" or "linear".'
             raise SettingError(f"there is no schedule {self.scheduler!r}", place="scheduler", cure=cure)
@@ -111,9 +123,6 @@ class TrainOptions:
             if getattr(self, name) not in known:
                 cure = f"Use one of: {', '.join(map(str, known))}."
                 raise SettingError(f"there is no {name} {getattr(self, name)!r}", place=name, cure=cure)
-        if self.checkpoint_every is not None and self.checkpoint_every < 1:
-            cure = "Pass a number of steps from 1 up."
-            raise SettingError(f"checkpoint_every is {self.checkpoint_every!r}", place="checkpoint_every", cure=cure)
         check_names(self.track)
         check_intensity(self.carbon_intensity)
 
