@@ -183,7 +183,27 @@ def test_bad_options_are_refused():
         LossOptions(class_weights="equal")
     with pytest.raises(SettingError, match="weight of 'a'"):
         LossOptions(class_weights={"a": -1.0})
+    for weight in ("abc", "2.5", float("nan"), float("inf"), None, True, [1.0], torch.ones(2)):
+        with pytest.raises(SettingError, match=r"weight of 'a' is .*expected a number from 0 up"):
+            LossOptions(class_weights={"a": weight})
     with pytest.raises(LabelError, match="no label 'z'"):
         task_loss(CLASSES, LossOptions(class_weights={"z": 1.0}), None)
     with pytest.raises(DataError, match="no labels to balance"):
         task_loss(CLASSES, LossOptions(class_weights="balanced"), None)
+
+
+@pytest.mark.parametrize(
+    ("given", "came", "shown"),
+    [
+        ([1.0, 50.0, 2], "a list", r"\{'a': 1, 'b': 50, 'c': 2\}"),
+        ((1.0, 50.0, 2.0), "a tuple", r"\{'a': 1, 'b': 50, 'c': 2\}"),
+        (torch.tensor([1.0, 50.0, 2.5]), "a Tensor", r"\{'a': 1, 'b': 50, 'c': 2.5\}"),
+        (np.array([1.0, 50.0, 2.5]), "a ndarray", r"\{'a': 1, 'b': 50, 'c': 2.5\}"),
+        ([1.0, 50.0], "a list", r"\{'a': 1, 'b': 1, 'c': 1\}"),
+        (3.0, "a float", r"\{'a': 1, 'b': 1, 'c': 1\}"),
+        (True, "a bool", r"\{'a': 1, 'b': 1, 'c': 1\}"),
+    ],
+)
+def test_weights_that_do_not_say_of_which_label_are_refused_with_the_labels(given, came, shown):
+    with pytest.raises(SettingError, match=rf'class_weights is {came}.*expected "balanced", None, or a dict.*class_weights={shown}'):
+        task_loss(CLASSES, LossOptions(class_weights=given), np.array([0, 1, 2]))

@@ -34,7 +34,8 @@ class LossOptions:
     `label_smoothing`: the share of each target that is spread evenly over all labels (Szegedy et al. 2016, arXiv:1512.00567).
     `focal`: the exponent γ by which answers that are nearly right count less, 0 is none (Lin et al. 2017, arXiv:1708.02002).
     `class_weights`: a weight for each label, 1 where none is given, or "balanced": as much for all rows of a rare label as for all of a
-    common one. Of several labels a text it weighs the rows that have the label. Raises SettingError for values outside of these.
+    common one. Of several labels a text it weighs the rows that have the label. Raises SettingError for values outside of these; for a list
+    of weights once the labels are known.
     """
 
     label_smoothing: float = 0.0
@@ -53,9 +54,10 @@ class LossOptions:
                 f"class_weights is {self.class_weights!r}", place="class_weights", cure='Pass "balanced" or a weight a label.'
             )
         if isinstance(self.class_weights, Mapping):
-            bad = [name for name, weight in self.class_weights.items() if not 0 <= float(weight) < float("inf")]
-            if bad:
-                raise SettingError(f"the weight of {bad[0]!r} is no number from 0 up", place="class_weights", cure="Pass such a number.")
+            for name, weight in self.class_weights.items():
+                if not is_weight(weight):
+                    problem = f"the weight of {name!r} is {weight!r}, expected a number from 0 up"
+                    raise SettingError(problem, place="class_weights", cure=f"Pass {{{name!r}: 1.0}} or another such number.")
 
 
 class TaskLoss:
@@ -154,6 +156,8 @@ def task_loss(task: "Task", options: LossOptions, labels: IntArray | FloatArray 
         return TaskLoss(task, options), ()
     if isinstance(options.class_weights, Mapping):
         return TaskLoss(task, options, given_weights(options.class_weights, names)), ()
+    if not isinstance(options.class_weights, str):
+        raise unlabelled_weights(options.class_weights, names)
     if labels is None or not len(labels):
         raise DataError("there are no labels to balance", place="class_weights", cure="Pass training rows with labels, or weights.")
     weights = balanced_weights(labels, len(names))
@@ -194,6 +198,25 @@ def several_labels(logits: torch.Tensor, labels: torch.Tensor, options: LossOpti
         wrong = chances * (1 - labels) + (1 - chances) * labels
         each = each * wrong.clamp(min=SMALLEST) ** options.focal
     return each.mean(-1)
+
+
+def is_weight(value: Any) -> bool:
+    """Whether this is a number from 0 up."""
+    try:
+        return not isinstance(value, str | bytes | bool) and 0 <= float(value) < float("inf")
+    except (TypeError, ValueError, RuntimeError, OverflowError):  # torch raises a RuntimeError for several numbers
+        return False
+
+
+def unlabelled_weights(given: Any, names: Sequence[str]) -> SettingError:
+    """What to say of weights that do not tell which label each is of; the cure is them as a dict, in the order of the head."""
+    found = given.tolist() if hasattr(given, "tolist") else given
+    fits = isinstance(found, list | tuple) and len(found) == len(names) and all(map(is_weight, found))
+    pairs = zip(names[:20], found if fits else [1.0] * len(names), strict=False)
+    example = ", ".join(f"{name!r}: {float(weight):.6g}" for name, weight in pairs) + (", …" if len(names) > 20 else "")
+    came = f"class_weights is a {type(given).__name__}: {str(found)[:80]}"
+    problem = f'{came}; expected "balanced", None, or a dict of label and number'
+    return SettingError(problem, place="class_weights", cure=f"Say which label each weight is of: class_weights={{{example}}}.")
 
 
 def given_weights(given: Mapping[str, float], names: Sequence[str]) -> list[float]:
