@@ -115,6 +115,54 @@ def test_a_probe_leaves_everything_as_it_was(learn):
     assert learn.dls.train.epoch == epoch and all(map(np.array_equal, first, learn.dls.train.plan(epoch)))
 
 
+class Memory:
+    """Passes with a graph of more rows than `fit` fail, in float32 or in bfloat16, as they would without memory."""
+
+    def __init__(self, model, fit, short):
+        self.fit, self.short, self.sizes = fit, short, []
+        model.base_model.register_forward_pre_hook(self.forward, with_kwargs=True)
+
+    def forward(self, module, given, named):
+        rows, short = len(given[0] if given else named["input_ids"]), torch.is_autocast_enabled("cpu")
+        self.sizes.append((rows, short))
+        if torch.is_grad_enabled() and rows > self.fit and short is self.short:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+
+
+@pytest.mark.parametrize("short", [False, True])
+def test_a_probe_takes_as_many_rows_as_memory_holds(learn, short, monkeypatch):
+    monkeypatch.setattr("pellucid.training.precision.STEP", 60.0)  # a slow machine would try fewer
+    memory = Memory(learn.model, 2, short)
+    learn.model.eval()
+    random, before = torch.get_rng_state(), {name: tensor.clone() for name, tensor in learn.model.state_dict().items()}
+    assert probe_of(learn, seconds=0.02).rows == 2, "both precisions on the same rows"
+    assert memory.sizes[-2:] == [(2, False), (2, True)] and not learn.model.training
+    assert torch.equal(torch.get_rng_state(), random) and all(parameter.grad is None for parameter in learn.model.parameters())
+    assert all(torch.equal(tensor, before[name]) for name, tensor in learn.model.state_dict().items())
+
+
+def test_a_learner_that_knows_its_room_begins_the_trial_there(tiny_checkpoints, tmp_path, monkeypatch):
+    monkeypatch.setattr("pellucid.training.precision.STEP", 60.0)
+    rows = pl.read([{"text": text, "label": "ab"[place % 2]} for place, text in enumerate(SENTENCES)], text="text", label="label")
+    tokens = pl.TokenOptions(padding="max_length", max_length=32)
+    pipe = pl.Pipeline.new("text-classification", tiny_checkpoints["bert"], rows, tokens=tokens)
+    learn = learner(pipe, rows, options=LearnerOptions(path=tmp_path, loaders=pl.LoaderOptions(bs=4)))
+    memory = Memory(learn.model, 1, False)
+    with learn.no_bar():
+        learn.fit(1)
+    assert learn.room == 32
+    memory.sizes.clear()
+    assert probe_of(learn, seconds=0.02).rows == 1 and {rows for rows, _ in memory.sizes} == {1}, "what did not fit is not tried again"
+
+
+def test_a_trial_for_which_one_row_is_too_much_says_what_to_do(learn):
+    Memory(learn.model, 0, False)
+    with pytest.raises(SettingError, match=r"one row of \d+ tokens does not fit in memory.*GradientCheckpointing"):
+        set_precision(learn, "auto")
+    with pytest.raises(SettingError, match="one row of"), learn.no_bar():
+        learn.fit(1)
+
+
 def test_what_is_frozen_is_not_counted(learn):
     learn.freeze()
     assert probe_of(learn, seconds=0.02).float32 > 0

@@ -215,11 +215,7 @@ def give_way(learn: Any, attempt: Attempt, failed: Exception) -> None:
         raise failed
     if attempt.parts >= rows:
         learn.opt.zero_grad()
-        cure = (
-            "The weights are those before this step. Set a smaller TokenOptions(max_length=…), or add cbs=GradientCheckpointing(), or "
-            "take a smaller model."
-        )
-        raise SettingError(f"one row of {width} tokens does not fit in memory", place=f"step {learn.iter}", cure=cure) from failed
+        raise one_row_too_large(width, f"step {learn.iter}") from failed
     attempt.parts = min(rows, 2 * attempt.parts)
     room = -(-rows // attempt.parts) * width
     if learn.room is None or room < learn.room:
@@ -228,6 +224,15 @@ def give_way(learn: Any, attempt: Attempt, failed: Exception) -> None:
         LOG.warning(
             "A batch of %s does not fit in memory: it is computed in %d parts, with the same gradient. %s", size, attempt.parts, change
         )
+
+
+def one_row_too_large(width: int, place: str) -> SettingError:
+    """What to say where memory does not hold one row of `width` tokens."""
+    cure = (
+        "The weights are those before this step. Set a smaller TokenOptions(max_length=…), or add cbs=GradientCheckpointing(), or "
+        "take a smaller model."
+    )
+    return SettingError(f"one row of {width} tokens does not fit in memory", place=place, cure=cure)
 
 
 def parts_for(learn: Any, inputs: dict[str, torch.Tensor]) -> int:

@@ -5,15 +5,18 @@ Knows nothing of how a probe is timed.
 """
 
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
+import torch
 from fastai.callback.core import Callback
 from fastai.callback.fp16 import MixedPrecision
 
 from pellucid.inspection import show
 from pellucid.training.fastai_checkpoints import Checkpoints, keeper_among
 from pellucid.training.fastai_learner import BFloat16, PellucidLearner
+from pellucid.training.fastai_memory import one_row_too_large, parts_for, tried
 from pellucid.training.fastai_speed import as_in_a_fit, begun_with
 from pellucid.training.precision import Precision, Probe, check_precision, probe, takes_bfloat16
 from pellucid.types import Batch, Note, Want
@@ -67,8 +70,12 @@ def kept_precision(keeper: Checkpoints | None) -> Precision | None:
 
 
 def probe_of(learn: PellucidLearner, seconds: float = 1.0) -> Probe:
-    """The seconds of a step of this learner's own model, with its own loss on a batch of its own rows."""
+    """The seconds of a step of this learner's own model, with its own loss on a batch of its own rows, or on as many as memory holds.
+
+    Raises SettingError where one row does not fit.
+    """
     inputs, labels = learn.dls.train.one_batch()[:2]
+    found: list[Probe] = []
 
     def loss(count: int) -> Any:
         part = {name: tensor[:count] for name, tensor in inputs.items()}
@@ -76,5 +83,15 @@ def probe_of(learn: PellucidLearner, seconds: float = 1.0) -> Probe:
         batch = Batch(part, labels[:count], rows, np.zeros_like(rows), np.full_like(rows, part["input_ids"].shape[-1]))
         return learn.loss_func(learn.pipe.task.run(learn.model, batch, Want(scored=True)).logits.float(), labels[:count])
 
+    def trial(count: int) -> None:
+        found.append(probe(learn.model, count, loss, seconds))
+
+    rows = -(-len(labels) // parts_for(learn, inputs))
     with as_in_a_fit(learn):
-        return probe(learn.model, len(labels), loss, seconds)
+        while (failed := tried(partial(trial, rows))) is not None:
+            if torch.cuda.is_available():
+                torch.cuda.empty_cache()
+            if rows == 1:
+                raise one_row_too_large(inputs["input_ids"].shape[-1], "trial of precisions") from failed
+            rows = -(-rows // 2)
+    return found[0]
