@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from fastai.callback.tracker import EarlyStoppingCallback, ReduceLROnPlateau, SaveModelCallback
 from fastai.interpret import Interpretation
 from fastai.metrics import accuracy
 
@@ -97,6 +98,38 @@ def test_metrics_of_fastai_may_rest_too(tiny_checkpoints, tmp_path):
         after = list(learn.validate())
     assert [math.isnan(line[1]) for line in lines] == [math.isnan(line[2]) for line in lines] == [True, True, False, False]
     assert lines[3][0] == pytest.approx(lines[3][1]) and not math.isnan(after[3])
+
+
+@pytest.fixture
+def resting(tiny_checkpoints, tmp_path):
+    """A learner with a score every third epoch, whose weights hardly move, so that no score is better than the first."""
+    rows = pl.read([{"text": text, "label": "ab"[place % 2]} for place, text in enumerate(SENTENCES)], text="text", label="label")
+    pipe = pl.Pipeline.new("text-classification", tiny_checkpoints["bert"], rows)
+    options = LearnerOptions(lr=1e-12, path=tmp_path)
+    return learner(pipe, rows, metrics=[Every("accuracy", 3), "f1_weighted"], options=options)
+
+
+@pytest.mark.parametrize(
+    ("monitor", "train_metrics", "epochs"), [("accuracy", False, 9), ("valid_accuracy", True, 9), ("f1_weighted", False, 3)]
+)
+def test_stopping_early_counts_the_epochs_that_have_a_score(resting, monitor, train_metrics, epochs):
+    resting.recorder.train_metrics = train_metrics
+    with resting.no_bar():
+        resting.fit(12, cbs=EarlyStoppingCallback(monitor=monitor, patience=2))
+    assert len(resting.recorder.values) == epochs, "the first score is the best, two others are no better"
+
+
+def test_a_plateau_is_made_of_epochs_that_have_a_score(resting):
+    with resting.no_bar():
+        resting.fit(9, cbs=ReduceLROnPlateau(monitor="accuracy", patience=1))
+    assert resting.opt.hypers[-1]["lr"] == pytest.approx(1e-14, abs=1e-18)
+
+
+def test_what_counts_no_epochs_goes_on_in_all_of_them(resting):
+    saver = SaveModelCallback(monitor="accuracy", every_epoch=1, fname="each")
+    with resting.no_bar():
+        resting.fit(4, cbs=saver)
+    assert sorted(path.stem for path in (resting.path / resting.model_dir).glob("each_*")) == [f"each_{epoch}" for epoch in range(4)]
 
 
 @pytest.mark.parametrize(("device", "tokens"), [("cpu", 4096), ("cuda", 32768)])

@@ -42,7 +42,7 @@ from pellucid.training.fastai_memory import Attempt, backward, run_batch
 from pellucid.training.fastai_optimizer import FusedAdamW
 from pellucid.training.fastai_processes import Sharing
 from pellucid.training.fastai_progress import Progress, without_bars
-from pellucid.training.fastai_scores import score_columns
+from pellucid.training.fastai_scores import end_epoch, score_columns
 from pellucid.training.interrupts import interrupts_wait
 from pellucid.training.task_loss import LossOptions, task_loss
 from pellucid.types import Batch, Want
@@ -151,6 +151,12 @@ class PellucidLearner(Learner):
                     super().fit(n_epoch, lr, wd, callbacks, reset_opt, start_epoch)
             finally:
                 self.keeper = None
+
+    def _call_one(self, event_name: str) -> None:
+        if event_name == "after_epoch":
+            end_epoch(self)
+        else:
+            super()._call_one(event_name)
 
     def _do_fit(self) -> None:
         for epoch in range(0 if self.keeper is None else self.keeper.first_epoch(), self.n_epoch):

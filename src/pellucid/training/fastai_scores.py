@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from fastai.callback.tracker import EarlyStoppingCallback, ReduceLROnPlateau
 from fastai.learner import Metric, mk_metric
 from fastai.torch_core import to_detach
 
@@ -238,6 +239,7 @@ def column_name(score: "Score") -> str:
 class Every:
     """A column that is only computed every `epochs` epochs and after the last one; in between it says nan.
 
+    EarlyStoppingCallback and ReduceLROnPlateau that watch it count the epochs that have a score.
     For scores of texts that have to be written: `metrics=[pl.Every("rouge-l", 3)]`. `score` is a name of the task's or a metric of
     fastai's. Raises SettingError for a number below 1.
     """
@@ -279,6 +281,23 @@ class Sparse(Metric):
     def name(self) -> str:
         """The metric's own name."""
         return str(self.metric.name)
+
+
+def end_epoch(learn: Any) -> None:
+    """fastai's event `after_epoch`, but for callbacks whose score rests: to them nan would be an epoch without a better one."""
+    for callback in learn.cbs.sorted("order"):
+        if not rests(callback, learn.metrics):
+            callback("after_epoch")
+
+
+def rests(callback: Any, metrics: Sequence[Any]) -> bool:
+    """Whether this callback counts the epochs without a better score, and the score that it watches was not computed in this one."""
+    if not isinstance(callback, EarlyStoppingCallback | ReduceLROnPlateau):
+        return False
+    columns = ("{}", "train_{}", "valid_{}")  # fastai's Recorder names them so
+    watched = (metric for metric in metrics if callback.monitor in [column.format(metric.name) for column in columns])
+    first = next(watched, None)
+    return isinstance(first, Sparse) and not first.due
 
 
 def score_columns(pipe: "Pipeline", wanted: Sequence[Any] | None = None) -> list[Any]:
