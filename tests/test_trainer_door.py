@@ -518,6 +518,20 @@ def test_what_it_saves_opens_on_both_sides(made: Callable[[str], Made], tmp_path
     assert set(plain.model.state_dict()) == set(pipe.model.state_dict())
 
 
+def test_no_pickle_is_made_and_one_that_was_there_stays(made: Callable[[str], Made], tmp_path: Path, monkeypatch: Any) -> None:
+    case, calls = made("one label"), []
+    monkeypatch.setattr(torch, "save", lambda *given, **named: calls.append(given))
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "training_args.bin").write_bytes(b"of somebody else")
+    trainer = hf_trainer(case.pipe(), case.rows, arguments(tmp_path, save_strategy="epoch", save_only_model=True, num_train_epochs=1))
+    trainer.train()
+    trainer.save_model(str(tmp_path / "mine"))
+    assert not calls
+    assert (tmp_path / "mine" / "training_args.bin").read_bytes() == b"of somebody else"
+    assert json.loads((tmp_path / "mine" / "training_args.json").read_text())["num_train_epochs"] == 1
+    assert list(tmp_path.glob("checkpoint-*/training_args.json"))
+
+
 # --- bad input ---------------------------------------------------------------------------------------------------------
 
 

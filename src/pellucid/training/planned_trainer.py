@@ -5,7 +5,6 @@ Knows nothing of fastai's learner, of files of an optimizer, or of what a label 
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -33,6 +32,8 @@ if TYPE_CHECKING:
 
     from pellucid.pipelines import Pipeline
 
+ARGUMENTS = Path(TRAINING_ARGS_NAME).with_suffix(".json").name
+
 
 class PellucidTrainer(Trainer):
     """transformers' Trainer over a pipeline: `trainer.model is pipe.model`, and `pipe` answers with what was trained.
@@ -40,7 +41,7 @@ class PellucidTrainer(Trainer):
     Batches are those of `pl.dataloaders` with the same options, seed and epoch; of several processes each takes one of every round.
     Every batch goes through the task's `run` and loss, and every token or row of an optimizer step counts the same, over accumulated
     batches and over processes. `evaluate` gives the loss and the task's scores of the rows that are kept aside, or of another split.
-    No pickle is written. Where this says nothing, Trainer does as always.
+    No pickle is written, but by DeepSpeed that may not gather the weights, and on a TPU. Where this says nothing, Trainer does as always.
     """
 
     loss_is_scaled_for_ga = True  # by compute_loss, over all batches of a step
@@ -205,13 +206,24 @@ class PellucidTrainer(Trainer):
         return super().train(trial=trial, ignore_keys_for_eval=ignore_keys_for_eval)
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
-        """Weights, config and tokenizer as transformers writes them; the arguments as training_args.json and not as a pickle."""
+        """As in Trainer, which gathers weights that are shared out and hands them to `_save`; nothing is uploaded."""
+        super().save_model(output_dir, _internal_call=True)
+
+    def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
+        """Weights, config and tokenizer as transformers writes them, and training_args.json; Trainer's own would pickle the arguments."""
         folder = Path(output_dir or self.args.output_dir)
-        super().save_model(str(folder), _internal_call=True)
+        if self.args.should_save or getattr(self, "is_distributed_loading_by_transformers", False):  # the others help to gather
+            self._save_weights(folder, state_dict)
         if self.args.should_save:
-            with suppress(FileNotFoundError):
-                (folder / TRAINING_ARGS_NAME).unlink()
-            write_text(folder / Path(TRAINING_ARGS_NAME).with_suffix(".json"), self.args.to_json_string())
+            self.pipe.tokenizer.save_pretrained(folder)
+            write_text(folder / ARGUMENTS, self.args.to_json_string())
+
+    def _save_weights(self, folder: Path, state_dict: dict[str, Any] | None) -> None:
+        """The weights and the config; of a wrapped model, whose names of weights are the wrapper's, as the wrapper gives them."""
+        model: Any = self.accelerator.unwrap_model(self.model, keep_torch_compile=False)
+        if state_dict is None and model is not self.model:
+            state_dict = self.model.state_dict()
+        model.save_pretrained(folder, state_dict=state_dict, is_main_process=self.args.should_save)
 
 
 class Wrapped(partial):  # type: ignore[type-arg]
