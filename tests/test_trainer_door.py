@@ -19,11 +19,11 @@ from fastai.callback.core import Callback
 from hypothesis import given
 from hypothesis import strategies as st
 from torch.nn import functional
-from transformers import AutoModelForSequenceClassification, AutoTokenizer, Trainer, TrainingArguments
+from transformers import AutoModelForSequenceClassification, AutoTokenizer, Trainer, TrainerCallback, TrainingArguments
 
 import pellucid as pl
 from matrix import ARCHITECTURES, COLUMNS, NAMED, TEXTS, checkpoint
-from pellucid.errors import DataError, SettingError
+from pellucid.errors import CheckpointError, DataError, SettingError, StorageError
 from pellucid.groups import no_decay
 from pellucid.pipelines import Pipeline
 from pellucid.training.fastai_blocks import LoaderOptions, dataloaders
@@ -530,6 +530,85 @@ def test_no_pickle_is_made_and_one_that_was_there_stays(made: Callable[[str], Ma
     assert (tmp_path / "mine" / "training_args.bin").read_bytes() == b"of somebody else"
     assert json.loads((tmp_path / "mine" / "training_args.json").read_text())["num_train_epochs"] == 1
     assert list(tmp_path.glob("checkpoint-*/training_args.json"))
+
+
+def with_adapters(made: Made) -> Pipeline:
+    pytest.importorskip("peft", reason="peft is not installed: pip install 'pellucid[peft]'")
+    return pl.adapted(made.pipe(), pl.AdapterOptions(rank=4))
+
+
+def test_adapters_are_saved_as_adapters(made: Callable[[str], Made], tmp_path: Path) -> None:
+    case, texts = made("one label"), list(TEXTS)
+    pipe = with_adapters(case)
+    before = pipe.predict(texts).logits
+    trainer = hf_trainer(pipe, case.rows, arguments(tmp_path / "run", num_train_epochs=1, learning_rate=1e-1))
+    trainer.train()
+    for _ in range(2):  # the second replaces the first
+        trainer.save_model(str(tmp_path / "adapters"))
+    names = {path.name for path in (tmp_path / "adapters").iterdir()}
+    assert {"adapter_model.safetensors", "adapter_config.json", "pellucid.json", "training_args.json", "tokenizer.json"} <= names
+    assert not names & {"model.safetensors", "config.json"}
+    wanted = pipe.predict(texts).logits
+    assert np.abs(wanted - before).max() > 1e-3
+    assert np.array_equal(pl.load(tmp_path / "adapters").predict(texts).logits, wanted)
+    with pytest.raises(CheckpointError, match=r"holds an adapter.*pellucid\.load"):
+        Pipeline.new("text-classification", tmp_path / "adapters")
+
+    from peft import PeftModel
+
+    opened = PeftModel.from_pretrained(case.pipe().model, str(tmp_path / "adapters")).eval()
+    tokens = AutoTokenizer.from_pretrained(tmp_path / "adapters")(texts, padding=True, truncation=True, return_tensors="pt")
+    with torch.no_grad():
+        assert np.allclose(opened(**tokens).logits.numpy(), wanted, atol=1e-5)
+
+
+def test_checkpoints_of_adapters_open_and_the_best_comes_back(made: Callable[[str], Made], tmp_path: Path) -> None:
+    case, texts, seen = made("one label"), list(TEXTS), {}
+    pipe = with_adapters(case)
+
+    class Answers(TrainerCallback):
+        """The answers at every checkpoint."""
+
+        def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+            seen[state.global_step] = pipe.predict(texts).logits
+
+    changes = {"eval_strategy": "epoch", "save_strategy": "epoch", "save_only_model": True, "load_best_model_at_end": True}
+    given = arguments(tmp_path, num_train_epochs=3, learning_rate=1e-1, metric_for_best_model="loss", greater_is_better=True, **changes)
+    trainer = hf_trainer(pipe, case.rows, given)
+    trainer.add_callback(Answers())
+    trainer.train()
+    assert len(seen) == 3 and trainer.state.best_global_step in list(seen)[:2], "or this test shows nothing"
+    for step, wanted in seen.items():
+        folder = tmp_path / f"checkpoint-{step}"
+        assert (folder / "trainer_state.json").exists() and not (folder / "model.safetensors").exists()
+        assert np.array_equal(pl.load(folder).predict(texts).logits, wanted)
+    assert np.array_equal(pipe.predict(texts).logits, seen[trainer.state.best_global_step])
+    assert trainer.evaluate()["eval_loss"] == pytest.approx(trainer.state.best_metric)
+    again = hf_trainer(pl.load(tmp_path / f"checkpoint-{step}"), case.rows, arguments(tmp_path / "again", max_steps=1))
+    again.train()
+    hf_trainer(with_adapters(case), case.rows, replace(given, save_total_limit=1)).train()  # into the same folders
+    with pytest.raises(SettingError, match=r"none were kept.*pl\.load"):
+        trainer.train(resume_from_checkpoint=str(folder))
+
+
+def test_adapters_do_not_replace_what_is_no_save(made: Callable[[str], Made], tmp_path: Path) -> None:
+    case = made("one label")
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "training_args.bin").write_bytes(b"of somebody else")
+    trainer = hf_trainer(with_adapters(case), case.rows, arguments(tmp_path / "run"))
+    with pytest.raises(StorageError, match="cannot recognise"):
+        trainer.save_model(str(tmp_path / "mine"))
+    assert [path.name for path in (tmp_path / "mine").iterdir()] == ["training_args.bin"]
+
+
+@pytest.mark.parametrize("sharing", ["fsdp", "deepspeed"])
+def test_adapters_of_weights_that_are_shared_out_are_refused(sharing: str, made: Callable[[str], Made], tmp_path: Path) -> None:
+    case = made("one label")
+    trainer = hf_trainer(with_adapters(case), case.rows, arguments(tmp_path))
+    setattr(trainer, f"is_{sharing}_enabled", True)  # as Trainer finds it on GPUs
+    with pytest.raises(SettingError, match="share the weights out, and adapters") as error:
+        trainer.train()
+    assert error.value.place == "args" and "merged" in str(error.value.cure)
 
 
 # --- bad input ---------------------------------------------------------------------------------------------------------

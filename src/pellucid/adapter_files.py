@@ -139,8 +139,26 @@ def open_adapters(
         raise CheckpointError(problem, place=str(folder), cure=cure)
     config = wrap(model, options, layers, heads)
     remember(config, model, {"base_model_name_or_path": str(_folder(named) or named), "revision": how.revision, _DIGEST: under["sha256"]})
-    _fill(model, folder)
+    fill_adapters(model, folder)
     return opened, model.eval()
+
+
+def fill_adapters(model: "PreTrainedModel", folder: Path) -> None:
+    """Put a folder's adapters and head into a model that carries such, in place. Raises CheckpointError where they do not fit."""
+    import torch
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    wanted = _saved(model)
+    try:
+        found = load_file(folder / WEIGHTS)
+    except (SafetensorError, OSError) as error:
+        cure = "Take a whole copy of the folder."
+        raise CheckpointError(f"the adapters cannot be read ({error})", place=str(folder / WEIGHTS), cure=cure) from error
+    compare(shapes_of(wanted), shapes_of(found), place=str(folder / WEIGHTS))
+    with torch.no_grad():
+        for name, weight in wanted.items():
+            weight.copy_(found[name])
 
 
 def remember(config: Any, model: "PreTrainedModel", base: Mapping[str, Any]) -> None:
@@ -185,24 +203,6 @@ def _without_adapter(name: str) -> str:
     """peft leaves its name of the adapter out of the file, and `.weight` after the magnitudes of DoRA."""
     plain = name.replace(f".{ADAPTER}", "")
     return plain.removesuffix(".weight") if "lora_magnitude_vector" in plain else plain
-
-
-def _fill(model: "PreTrainedModel", folder: Path) -> None:
-    """Put the saved weights into the model, in place; every one must be there and fit."""
-    import torch
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
-    wanted = _saved(model)
-    try:
-        found = load_file(folder / WEIGHTS)
-    except (SafetensorError, OSError) as error:
-        cure = "Take a whole copy of the folder."
-        raise CheckpointError(f"the adapters cannot be read ({error})", place=str(folder / WEIGHTS), cure=cure) from error
-    compare(shapes_of(wanted), shapes_of(found), place=str(folder / WEIGHTS))
-    with torch.no_grad():
-        for name, weight in wanted.items():
-            weight.copy_(found[name])
 
 
 def _folder(named: str) -> Path | None:

@@ -30,9 +30,14 @@ _FOREIGN_FOLDERS = frozenset([".git", ".cache"])  # of git, and of the Hub's cli
 def write_manifest(folder: Path, content: Mapping[str, Any]) -> None:
     """List every file of `folder` with size and SHA-256 beside `content`, in `pellucid.json`. Raises StorageError."""
     names = sorted(name for name in _names(folder) if name != MANIFEST)
-    files = {name: {"size": (folder / name).stat().st_size, "sha256": sha256_of(folder / name)} for name in names}
-    manifest = {"format": FORMAT, **content, "files": files}
-    write_json(folder / MANIFEST, {**manifest, "checksum": _checksum(manifest)})
+    _write(folder, {"format": FORMAT, **content, "files": {name: _entry(folder / name) for name in names}})
+
+
+def list_also(folder: Path, name: str) -> None:
+    """List one more file of `folder`, that came after `write_manifest`. Raises CheckpointError, StorageError."""
+    manifest = {key: value for key, value in read_manifest(folder).items() if key != "checksum"}
+    files = {**manifest["files"], name: _entry(folder / name)}
+    _write(folder, {**manifest, "files": dict(sorted(files.items()))})
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:
@@ -110,6 +115,16 @@ def parse_json(raw: bytes, place: str) -> Any:
         raise CheckpointError("its JSON is nested too deep", place=place, cure=_WHOLE_COPY) from None
     except ValueError as error:  # UnicodeDecodeError and JSONDecodeError are ValueErrors
         raise CheckpointError(f"it is no valid JSON ({error})", place=place, cure=_WHOLE_COPY) from error
+
+
+def _write(folder: Path, manifest: Mapping[str, Any]) -> None:
+    """Write the manifest with its checksum."""
+    write_json(folder / MANIFEST, {**manifest, "checksum": _checksum(manifest)})
+
+
+def _entry(path: Path) -> dict[str, Any]:
+    """What is listed of one file."""
+    return {"size": path.stat().st_size, "sha256": sha256_of(path)}
 
 
 def _check_name(name: str, folder: Path) -> None:

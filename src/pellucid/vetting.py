@@ -68,7 +68,9 @@ def read_config(folder: Path) -> tuple[dict[str, Any], tuple[Note, ...]]:
     """The config of a checkpoint, stripped of keys that could run code, and what was stripped. Raises CheckpointError."""
     place = folder / "config.json"
     if (folder / "adapter_config.json").exists():
-        cure = "Merge it into its base model (peft: merge_and_unload) and save that."
+        cure = (
+            "Open one that pellucid saved with pellucid.load; merge others into their base model (peft: merge_and_unload), and save that."
+        )
         raise CheckpointError("the folder holds an adapter, expected a whole model", place=str(folder), cure=cure)
     config = _json_object(place)
     if not isinstance(config.get("model_type"), str):

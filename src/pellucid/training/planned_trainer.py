@@ -13,12 +13,17 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from transformers import Trainer
-from transformers.trainer import TRAINING_ARGS_NAME
+from transformers.trainer import TRAINER_STATE_NAME, TRAINING_ARGS_NAME
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
+from pellucid.adapter_files import fill_adapters
+from pellucid.adapter_layers import has_adapters
 from pellucid.data import Rows, Split
 from pellucid.errors import DataError, SettingError
 from pellucid.files import write_text
 from pellucid.groups import no_decay
+from pellucid.manifest import list_also
+from pellucid.store import save
 from pellucid.task import CLASSES
 from pellucid.training.fastai_blocks import LoaderOptions, TokenLoader
 from pellucid.training.fastai_rows import TokenRows
@@ -197,12 +202,20 @@ class PellucidTrainer(Trainer):
         return scores | {name: known[name] for name in self.metrics}
 
     def train(self, resume_from_checkpoint: Any = None, trial: Any = None, ignore_keys_for_eval: list[str] | None = None) -> Any:
-        """As in Trainer, from the first step. Raises SettingError for a checkpoint to go on from: those here are weights alone."""
+        """As in Trainer, from the first step.
+
+        Raises SettingError for a checkpoint to go on from (those here are weights alone), and for adapters in FSDP or DeepSpeed.
+        """
         if resume_from_checkpoint:
-            cure = "Open the weights with pl.Pipeline.new(task, folder) and train anew, or train with pl.train, which goes on to the bit."
+            opened = "pl.load(folder)" if has_adapters(self.pipe.model) else "pl.Pipeline.new(task, folder)"
+            cure = f"Open the weights with {opened} and train anew, or train with pl.train, which goes on to the bit."
             raise SettingError(
                 "its optimizer and random states would be pickles, so none were kept", place="resume_from_checkpoint", cure=cure
             )
+        if has_adapters(self.pipe.model) and (self.is_fsdp_enabled or self.is_deepspeed_enabled):
+            problem = "fsdp and deepspeed share the weights out, and adapters are saved beside whole ones"
+            cure = "Train adapters in processes that each hold the model (torchrun), or the whole model: pl.merged(pipe)."
+            raise SettingError(problem, place="args", cure=cure)
         return super().train(trial=trial, ignore_keys_for_eval=ignore_keys_for_eval)
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
@@ -210,13 +223,40 @@ class PellucidTrainer(Trainer):
         super().save_model(output_dir, _internal_call=True)
 
     def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
-        """Weights, config and tokenizer as transformers writes them, and training_args.json; Trainer's own would pickle the arguments."""
+        """Weights, config and tokenizer as transformers writes them, adapters as `pl.save` does; and training_args.json.
+
+        Trainer's own would pickle the arguments.
+        """
         folder = Path(output_dir or self.args.output_dir)
+        if has_adapters(self.pipe.model):
+            self._save_adapters(folder)
+            return
         if self.args.should_save or getattr(self, "is_distributed_loading_by_transformers", False):  # the others help to gather
             self._save_weights(folder, state_dict)
         if self.args.should_save:
             self.pipe.tokenizer.save_pretrained(folder)
             write_text(folder / ARGUMENTS, self.args.to_json_string())
+
+    def _save_adapters(self, folder: Path) -> None:
+        """What `pl.save` writes of adapters, by one process; the arguments belong to it, or the next save would not replace them."""
+        if self.args.should_save:
+            save(self.pipe, folder)
+            write_text(folder / ARGUMENTS, self.args.to_json_string())
+            list_also(folder, ARGUMENTS)
+
+    def _save_checkpoint(self, model: Any, trial: Any) -> None:
+        """As in Trainer; the state that it puts beside saved adapters is listed with them, so that `pl.load` opens a checkpoint too."""
+        super()._save_checkpoint(model, trial)
+        folder = Path(self._get_output_dir(trial=trial)) / f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}"
+        if self.args.should_save and has_adapters(self.pipe.model) and (folder / TRAINER_STATE_NAME).exists():  # or it was one too many
+            list_also(folder, TRAINER_STATE_NAME)
+
+    def _load_best_model(self) -> None:
+        """As in Trainer, which knows no adapters outside of peft's own class of models."""
+        if has_adapters(self.pipe.model):
+            fill_adapters(self.pipe.model, Path(str(self.state.best_model_checkpoint)))
+        else:
+            super()._load_best_model()
 
     def _save_weights(self, folder: Path, state_dict: dict[str, Any] | None) -> None:
         """The weights and the config; of a wrapped model, whose names of weights are the wrapper's, as the wrapper gives them."""
