@@ -1,10 +1,13 @@
 """What a training took: counters that overflow, GPUs that count, CPU seconds that are counted once, and no number without its method."""
 
+import importlib
 import os
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -12,7 +15,7 @@ import pellucid as pl
 from conftest import SENTENCES
 from pellucid import energy as module
 from pellucid.energy import CORE_LEAST, CORE_MOST, CORE_WATTS, EnergyMeter, Rapl, check_intensity, cpu_seconds, nvidia, zones_of
-from pellucid.errors import MissingPackageError, SettingError
+from pellucid.errors import CheckpointError, MissingPackageError, SettingError
 
 FULL = 262_143_328_850  # microjoules, as the kernel says it of many servers
 
@@ -39,6 +42,12 @@ def powercap(tmp_path: Path) -> Path:
     zone(root, "intel-rapl-mmio:0", "package-0", 1_000_000)
     (root / "intel-rapl").mkdir()
     return root
+
+
+@pytest.fixture
+def trained_rows() -> pl.Rows:
+    found = [{"text": f"{SENTENCES[p % 12]} {p}", "label": "ab"[p % 2]} for p in range(24)]
+    return pl.read(found, text="text", label="label")
 
 
 def test_packages_and_memory_are_counted_once(powercap):
@@ -198,31 +207,80 @@ def test_rapl_counts_the_other_processes_too(powercap):
 
 
 FAKE = """
+alive = []
+
 class Found:
     codecarbon_version, cpu_model = "9.9", "a processor"
     cpu_energy, gpu_energy, ram_energy = 0.002, 0, 0.0005
 
-class OfflineEmissionsTracker:
-    final_emissions_data = None
+class OfflineEmissionsTracker:  # as the real one: no final_emissions_data before a stop in which nothing failed
     def __init__(self, **settings):
         assert settings["save_to_file"] is False
-    def start(self): pass
-    def stop(self): self.final_emissions_data = {found}
+        {making}
+    def start(self):
+        alive.append(self)
+    def stop(self):
+        alive.remove(self)
+        {ending}
+        self.final_emissions_data = Found
 """
 
 
-@pytest.mark.parametrize("found", ["Found", "None"])
-def test_codecarbon_where_it_is_asked_for(monkeypatch, tmp_path, found):
-    (tmp_path / "codecarbon.py").write_text(FAKE.replace("{found}", found))
+@pytest.fixture
+def codecarbon(monkeypatch, tmp_path):
+    """Puts a package with that name there, which fails where it is told to."""
+
+    def put(ending: str = "", making: str = "") -> Any:
+        text = FAKE.replace("{ending}", ending or "pass").replace("{making}", making or "pass")
+        (tmp_path / "codecarbon.py").write_text(text)
+        importlib.invalidate_caches()
+        return importlib.import_module("codecarbon")
+
     monkeypatch.syspath_prepend(str(tmp_path))
     monkeypatch.delitem(sys.modules, "codecarbon", raising=False)
+    yield put
+    sys.modules.pop("codecarbon", None)
+
+
+def test_codecarbon_where_it_is_asked_for(codecarbon, tmp_path):
+    package = codecarbon()
     energy = EnergyMeter(powercap=tmp_path, gpus=dict, codecarbon=True).energy(100)
-    monkeypatch.delitem(sys.modules, "codecarbon", raising=False)
-    if found == "None":
-        assert "an estimate" in energy.parts[0].method, "it had nothing to say"
-        return
     assert [(part.name, part.watt_hours) for part in energy.parts] == [("CPU", 2.0), ("memory", 0.5)]
     assert "codecarbon 9.9" in energy.parts[0].method and "no range" in energy.parts[0].method and energy.grams == pytest.approx(0.25)
+    assert not package.alive and not energy.notes
+
+
+FAILS = {
+    "it raises": ({"ending": "raise OSError('no sensor')"}, "codecarbon gave nothing: OSError: no sensor"),
+    "it keeps what it raised to itself": ({"ending": "return"}, "codecarbon gave nothing"),
+    "it says what is no number": ({"ending": "self.final_emissions_data = 3; return"}, "codecarbon gave nothing: AttributeError"),
+    "it does not begin": ({"making": "raise OSError('no power')"}, "codecarbon gave nothing: OSError: no power"),
+}
+
+
+@pytest.mark.parametrize("case", FAILS)
+def test_codecarbon_that_gives_nothing_costs_a_note_and_not_the_training(codecarbon, case, tiny_checkpoints, trained_rows):
+    settings, words = FAILS[case]
+    package = codecarbon(**settings)
+    options = pl.TrainOptions(epochs=1, energy="codecarbon")
+    energy = pl.train(trained_rows, checkpoint=tiny_checkpoints["bert"], options=options).energy
+    assert energy is not None and energy.watt_hours is not None and "codecarbon" not in energy.parts[0].method
+    assert words in str(energy.view().note) and not package.alive
+
+
+def test_codecarbon_ends_however_the_training_ends(codecarbon, tiny_checkpoints, trained_rows, tmp_path):
+    package, options = codecarbon(), pl.TrainOptions(epochs=1, energy="codecarbon")
+    with pytest.raises(CheckpointError):
+        pl.train(trained_rows, checkpoint=tmp_path / "nothing", options=options)
+    assert not package.alive
+    with pytest.raises(SettingError, match="nobody said where the checkpoints are"):
+        pl.train(trained_rows, checkpoint=tiny_checkpoints["bert"], options=replace(options, resume=True))
+    assert not package.alive
+    pipe = pl.Pipeline.new("text-classification", tiny_checkpoints["bert"], trained_rows)
+    pipe.model.forward = None  # nothing can be computed with it
+    with pytest.raises(TypeError):
+        pl.run_stage("classify", pipe, trained_rows, tmp_path / "stage", options=options)
+    assert not package.alive
 
 
 def test_codecarbon_really_says_something(tmp_path):
@@ -239,11 +297,9 @@ def test_codecarbon_that_is_missing_is_said(monkeypatch):
         pl.TrainOptions(energy="guess")
 
 
-def test_every_training_reports_what_it_took(tiny_checkpoints, capsys):
-    found = [{"text": f"{SENTENCES[p % 12]} {p}", "label": "ab"[p % 2]} for p in range(24)]
-    rows = pl.read(found, text="text", label="label")
+def test_every_training_reports_what_it_took(tiny_checkpoints, trained_rows, capsys):
     options = pl.TrainOptions(epochs=1, carbon_intensity=56)
-    trained = pl.train(rows, checkpoint=tiny_checkpoints["bert"], options=options)
+    trained = pl.train(trained_rows, checkpoint=tiny_checkpoints["bert"], options=options)
     assert trained.energy is not None and trained.energy.watt_hours is not None
     assert trained.energy.low <= trained.energy.watt_hours <= trained.energy.high
     assert 0 < trained.energy.seconds <= trained.seconds + 0.1 and trained.energy.grams is not None

@@ -7,7 +7,8 @@ Knows nothing of models, of training or of torch.
 
 import os
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import import_module
 from importlib.util import find_spec
@@ -53,6 +54,7 @@ class Energy:
     parts: tuple[EnergyPart, ...]
     unknown: tuple[str, ...] = ()
     carbon_intensity: float | None = None
+    notes: tuple[str, ...] = ()
 
     @property
     def watt_hours(self) -> float | None:
@@ -82,7 +84,7 @@ class Energy:
             (part.name, *(rounded(number) for number in (part.watt_hours, part.low, part.high)), part.method) for part in self.parts
         ]
         rows += [(name, None, None, None, "not known") for name in self.unknown]
-        notes = [f"{self.seconds:.1f} s"]
+        notes = [f"{self.seconds:.1f} s", *self.notes]
         if self.grams is not None and self.carbon_intensity is not None:
             low, high = (rounded(end / 1000 * self.carbon_intensity) for end in (self.low, self.high))
             notes.append(f"{rounded(self.grams):g} g CO2e ({low:g} to {high:g}) at {self.carbon_intensity:g} g/kWh")
@@ -229,27 +231,46 @@ class CodeCarbon:
 
     def __init__(self) -> None:
         library: Any = need("codecarbon", install="pip install codecarbon", why='energy="codecarbon"')
-        self.tracker: Any = library.OfflineEmissionsTracker(
-            country_iso_code="USA", save_to_file=False, log_level="critical", allow_multiple_runs=True, tracking_mode="process"
-        )
-        self.tracker.start()
+        self.tracker: Any = None
+        self.reason = "codecarbon gave nothing"  # why there are no parts, where there are none
+        with self._watched():
+            self.tracker = library.OfflineEmissionsTracker(
+                country_iso_code="USA", save_to_file=False, log_level="critical", allow_multiple_runs=True, tracking_mode="process"
+            )
+            self.tracker.start()
+
+    @contextmanager
+    def _watched(self) -> Iterator[None]:
+        """What fails here is kept as the reason: no training ends for what only watches it."""
+        try:
+            yield
+        except Exception as error:  # whatever its sensors and the system raise
+            self.reason = f"codecarbon gave nothing: {type(error).__name__}: {error}".partition("\n")[0]
+
+    def close(self) -> None:
+        """End its thread; once is enough."""
+        tracker, self.tracker = self.tracker, None
+        with self._watched():
+            if tracker is not None:
+                tracker.stop()
 
     def parts(self) -> list[EnergyPart]:
-        """What it says, and stop it; nothing where it has nothing to say."""
-        self.tracker.stop()
-        found = self.tracker.final_emissions_data
-        if found is None:
-            return []
-        method = f"codecarbon {found.codecarbon_version}, its own model of this process on {found.cpu_model}; it gives no range"
-        named = {"CPU": found.cpu_energy, "GPU": found.gpu_energy, "memory": found.ram_energy}  # kilowatt-hours
-        return [EnergyPart(name, 1000 * hours, 1000 * hours, 1000 * hours, method) for name, hours in named.items() if hours]
+        """What it says, and stop it; nothing where it has nothing to say, and `reason` then says why."""
+        tracker, found = self.tracker, []
+        self.close()
+        with self._watched():
+            if (said := getattr(tracker, "final_emissions_data", None)) is not None:  # there only after a stop in which nothing failed
+                method = f"codecarbon {said.codecarbon_version}, its own model of this process on {said.cpu_model}; it gives no range"
+                named = {"CPU": said.cpu_energy, "GPU": said.gpu_energy, "memory": said.ram_energy}  # kilowatt-hours
+                found = [(name, 1000 * float(hours)) for name, hours in named.items() if hours]
+        return [EnergyPart(name, hours, hours, hours, method) for name, hours in found]
 
 
 class EnergyMeter:
     """Counts from the moment it is made. `look` between two readings costs some microseconds; no thread runs.
 
     `powercap`, `gpus` and `busy` say where it reads: RAPL, NVIDIA's counters, the CPU seconds of the process. With `codecarbon` that
-    package says it instead. Raises MissingPackageError where it is not installed.
+    package says it instead, in a thread that `energy` or `close` ends. Raises MissingPackageError where it is not installed.
     """
 
     def __init__(
@@ -271,6 +292,11 @@ class EnergyMeter:
         """Read counters that begin again at 0 when they are full."""
         self.rapl.look()
 
+    def close(self) -> None:
+        """End what goes on beside the work, where nobody will read it; once is enough."""
+        if self.codecarbon is not None:
+            self.codecarbon.close()
+
     def energy(self, carbon_intensity: float | None = None, gpus: Sequence[str] = (), processes: int = 1) -> Energy:
         """What was taken since the meter was made, to be read once. Raises SettingError.
 
@@ -285,6 +311,7 @@ class EnergyMeter:
         modelled = [] if self.codecarbon is None else self.codecarbon.parts()
         if modelled:
             return Energy(seconds, tuple(modelled), tuple(unknown), carbon_intensity)
+        notes = () if self.codecarbon is None else (self.codecarbon.reason,)
         parts = [estimated(busy, self.rapl.reason) if counted is None else counted]
         now = dict(self.gpus()) if self.gpus is not None and gpus else {}
         for uuid in (name.removeprefix("GPU-") for name in gpus):
@@ -293,7 +320,7 @@ class EnergyMeter:
                 parts.append(EnergyPart("GPU", hours, hours, hours, "NVIDIA's own counter (NVML), of all that ran on this GPU"))
             else:
                 unknown.append("GPU: it has no counter, or nvidia-ml-py is not installed")
-        return Energy(seconds, tuple(parts), tuple(unknown), carbon_intensity)
+        return Energy(seconds, tuple(parts), tuple(unknown), carbon_intensity, notes)
 
 
 def estimated(busy: float, reason: str) -> EnergyPart:

@@ -6,6 +6,7 @@ Knows nothing of how a model is trained or scored: the learner and the evaluatio
 
 import os
 from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 from time import perf_counter
@@ -111,13 +112,13 @@ def run_stage(name: str, pipe: Pipeline, rows: "Rows", folder: str | os.PathLike
     if "valid" not in rows.splits:
         cure = "Read the rows with ReadOptions(valid_fraction=0.1)."
         raise DataError("no rows are kept aside, so nothing could be said of the stage", place=rows.source, cure=cure)
-    beside = Beside.of(options)
-    take_part_of_machine()
-    before = main_score(pipe, rows)
     new = pipe.provenance.counts().get(Origin.NEW, 0)
-    with torch.random.fork_rng(), speaking_once():
-        torch.manual_seed(options.seed)
-        trained = train_pipeline(pipe, rows, options, replace(beside, start=perf_counter()))
+    with closing(Beside.of(options)) as beside:
+        take_part_of_machine()
+        before = main_score(pipe, rows)
+        with torch.random.fork_rng(), speaking_once():
+            torch.manual_seed(options.seed)
+            trained = train_pipeline(pipe, rows, options, replace(beside, start=perf_counter()))
     pipe, learn, epochs = trained.pipeline, trained.learner, len(trained.history)
     pipe = merged(pipe) if has_adapters(pipe.model) else pipe
     if first_process():

@@ -174,9 +174,8 @@ def train(
     """
     import torch
 
-    beside = Beside.of(options)
-    take_part_of_machine()
-    with torch.random.fork_rng(), speaking_once():
+    with closing(Beside.of(options)) as beside, torch.random.fork_rng(), speaking_once():
+        take_part_of_machine()
         torch.manual_seed(options.seed)
         check_scored(rows)
         return train_pipeline(Pipeline.new(task, checkpoint, rows, tokens=tokens, model=model), rows, options, beside)
@@ -194,7 +193,16 @@ class Beside:
     @classmethod
     def of(cls, options: TrainOptions) -> "Beside":
         """All of it, begun now: what is missing is said before any work is done. Raises SettingError, MissingPackageError."""
-        return cls(perf_counter(), EnergyMeter(codecarbon=options.energy == "codecarbon"), keeper_of(options), tracked_of(options))
+        start, keeper, tracked = (
+            perf_counter(),
+            keeper_of(options),
+            tracked_of(options),
+        )  # what may be refused comes before a meter that runs
+        return cls(start, EnergyMeter(codecarbon=options.energy == "codecarbon"), keeper, tracked)
+
+    def close(self) -> None:
+        """End the meter, however the training ended."""
+        self.meter.close()
 
 
 def train_pipeline(pipe: Pipeline, rows: Rows, options: TrainOptions, beside: Beside) -> Trained:
