@@ -14,7 +14,20 @@ import pytest
 import pellucid as pl
 from conftest import SENTENCES
 from pellucid import energy as module
-from pellucid.energy import CORE_LEAST, CORE_MOST, CORE_WATTS, EnergyMeter, Rapl, check_intensity, cpu_seconds, nvidia, zones_of
+from pellucid.energy import (
+    CORE_LEAST,
+    CORE_MOST,
+    CORE_WATTS,
+    EnergyMeter,
+    EnergyPart,
+    Rapl,
+    Reading,
+    check_intensity,
+    cpu_seconds,
+    nvidia,
+    total,
+    zones_of,
+)
 from pellucid.errors import CheckpointError, MissingPackageError, SettingError
 
 FULL = 262_143_328_850  # microjoules, as the kernel says it of many servers
@@ -197,13 +210,46 @@ def test_a_reading_costs_nothing(powercap):
     assert (time.perf_counter() - start) / 20 < 0.02, "once a minute"
 
 
-def test_processes_beside_this_one_are_said(tmp_path):
+def test_processes_beside_this_one_are_said_and_no_total_is_claimed(tmp_path):
     meter = EnergyMeter(powercap=tmp_path, gpus=dict)
     assert meter.energy(processes=2).unknown == ("the other process",) and meter.energy(processes=4).unknown == ("the other 3 processes",)
+    view = meter.energy(56, processes=2).view()
+    assert "all numbers are of 1 of 2 processes only" in view.note and "g CO2e of 1 of 2 processes only at 56 g/kWh" in view.note
+    assert view.rows[0][1] is not None and view.rows[0][3] is None, "nobody knows the most that both took"
 
 
-def test_rapl_counts_the_other_processes_too(powercap):
-    assert EnergyMeter(powercap=powercap, gpus=dict).energy(processes=2).unknown == ()
+def test_rapl_counts_the_other_processes_of_its_machine_too(powercap):
+    found = EnergyMeter(powercap=powercap, gpus=dict).energy(processes=2)
+    assert found.unknown == () and found.of == "one machine only"
+
+
+def read(machine: str, busy: float, counted: float | None = None, **gpus: float | None) -> Reading:
+    part = None if counted is None else EnergyPart("CPU", counted, counted, counted, "RAPL")
+    return Reading(machine, 60.0, busy, part, "no counters", gpus)
+
+
+def test_processes_of_one_machine_add_up_their_cpu_seconds():
+    found = total([read("a", 3600), read("a", 1800)], 100, 2)
+    assert [part.watt_hours for part in found.parts] == [pytest.approx(18.0)] and found.high == pytest.approx(1.5 * CORE_MOST)
+    assert "5,400.0 CPU seconds of 2 processes and their children" in found.parts[0].method
+    assert not found.unknown and not found.of and "only" not in found.view().note
+
+
+def test_what_several_processes_read_of_one_counter_is_in_it_once():
+    found = total([read("a", 1, 2.0, one=4.0), read("a", 1, 1.9, two=5.0), read("a", 1, 1.9, one=3.9)], None, 3)
+    assert [(part.name, part.watt_hours) for part in found.parts] == [("CPU", 2.0), ("GPU", 4.0), ("GPU", 5.0)] and not found.of
+
+
+def test_machines_are_counted_each_in_its_own_way():
+    found = total([read("a", 1, 2.0), read("b", 3600, one=None), read("a", 1, 2.0)], 100, 3)
+    assert [(part.name, part.watt_hours) for part in found.parts] == [("CPU, machine 1", 2.0), ("CPU, machine 2", pytest.approx(12.0))]
+    assert [name[:4] for name in found.unknown] == ["GPU:"] and "1.4 g CO2e of what is known at" in found.view().note
+
+
+def test_codecarbon_of_several_processes_is_that_of_the_first():
+    own = replace(read("a", 1), modelled=(EnergyPart("CPU", 1.0, 1.0, 1.0, "codecarbon"),))
+    found = total([own, own], 100, 2)
+    assert found.watt_hours == 1.0 and found.of == "1 of 2 processes only" and found.unknown == ("the other process",)
 
 
 FAKE = """

@@ -26,6 +26,7 @@ from injection import start_child, wait_for
 from matrix import ARCHITECTURES, COLUMNS, rows_for, subject, tokenizers_of
 from pellucid import stages
 from pellucid.apps import several
+from pellucid.energy import CORE_WATTS, JOULES, EnergyMeter, cpu_seconds
 from pellucid.errors import SettingError
 from pellucid.files import atomic_folder
 from pellucid.store import save
@@ -33,6 +34,7 @@ from pellucid.training import processes
 from pellucid.training.fastai_blocks import LoaderOptions
 from pellucid.training.fastai_callbacks import Accumulate, EmbeddingMixup, FiniteSteps
 from pellucid.training.fastai_learner import LearnerOptions, learner
+from pellucid.training.fastai_processes import Sharing
 from pellucid.training.launching import KILLED, EndedError, ProcessOptions, check_port
 from pellucid.training.resume import CheckpointFolder
 from pellucid.training.task_loss import LossOptions
@@ -436,6 +438,31 @@ def test_one_call_in_a_script_that_torchrun_starts(tiny_checkpoints: dict[str, P
     assert_equal(first, second)
     assert history == other and len(history) == 2
     assert capfd.readouterr().out.count("train_loss") == 2, "only the first process speaks: one table a fit"
+
+
+@pytest.mark.parametrize("answers", [True, False])
+def test_what_all_processes_took_is_one_total(
+    answers: bool, tiny_checkpoints: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(EnergyMeter.__init__.__kwdefaults__, "powercap", tmp_path / "no counters")
+
+    def lost(*_: Any) -> Any:
+        raise processes.LostProcessError("another process has ended", cure="None.")
+
+    def run(rank: int) -> Any:
+        if not answers:
+            monkeypatch.setattr(Sharing, "all_say", lost)
+        before = cpu_seconds()
+        trained = pl.train(rows_of(), checkpoint=tiny_checkpoints["bert"], options=pl.TrainOptions(epochs=1, carbon_intensity=100))
+        return trained.energy, cpu_seconds() - before
+
+    (first, took), (second, other) = values_of(together(run))
+    if not answers:
+        assert first.of == second.of == "1 of 2 processes only" and "g CO2e of 1 of 2 processes only" in first.view().note
+        return
+    seconds = first.watt_hours / CORE_WATTS * JOULES
+    assert first.parts == second.parts and seconds == pytest.approx(took + other, rel=0.1), "counted, each once"
+    assert not first.unknown and not first.of and "2 processes and their children" in first.parts[0].method
 
 
 def test_a_stage_is_saved_once(tiny_checkpoints: dict[str, Path], tmp_path: Path) -> None:

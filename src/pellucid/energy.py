@@ -9,11 +9,12 @@ import os
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import import_module
 from importlib.util import find_spec
 from math import isfinite
 from pathlib import Path
+from platform import node
 from time import perf_counter
 from typing import Any
 
@@ -22,6 +23,7 @@ from pellucid.view import Cell, Table
 
 POWERCAP = Path("/sys/class/powercap")
 PROCESSES = Path("/proc")
+BOOT = Path("/proc/sys/kernel/random/boot_id")
 JOULES = 3600.0  # in a watt-hour
 # Watts of one busy core: the default of Green Algorithms, and the least and the most of the processors in its table (TDP / cores).
 # A virtual CPU of a rented machine is often half a core: hence half of the least.
@@ -47,7 +49,8 @@ class EnergyPart:
 class Energy:
     """What a piece of work took: seconds, the parts that could be counted or estimated, and what could not.
 
-    `carbon_intensity` is in grams of CO2e for a kilowatt-hour; None where nobody said.
+    `carbon_intensity` is in grams of CO2e for a kilowatt-hour; None where nobody said. `of` says whose the numbers are where they are
+    not those of all that did the work: then nobody knows the most that it took.
     """
 
     seconds: float
@@ -55,6 +58,7 @@ class Energy:
     unknown: tuple[str, ...] = ()
     carbon_intensity: float | None = None
     notes: tuple[str, ...] = ()
+    of: str = ""
 
     @property
     def watt_hours(self) -> float | None:
@@ -81,17 +85,22 @@ class Energy:
     def view(self) -> Table:
         """A line for each part with its method, and the carbon where it can be said."""
         rows: list[tuple[Cell, ...]] = [
-            (part.name, *(rounded(number) for number in (part.watt_hours, part.low, part.high)), part.method) for part in self.parts
+            (part.name, *map(rounded, (part.watt_hours, part.low)), None if self.of else rounded(part.high), part.method)
+            for part in self.parts
         ]
         rows += [(name, None, None, None, "not known") for name in self.unknown]
-        notes = [f"{self.seconds:.1f} s", *self.notes]
-        if self.grams is not None and self.carbon_intensity is not None:
-            low, high = (rounded(end / 1000 * self.carbon_intensity) for end in (self.low, self.high))
-            notes.append(f"{rounded(self.grams):g} g CO2e ({low:g} to {high:g}) at {self.carbon_intensity:g} g/kWh")
-        elif self.parts:
-            notes.append("carbon is not said: nobody gave the carbon intensity of the electricity")
+        notes = [f"{self.seconds:.1f} s", *([f"all numbers are of {self.of}"] if self.of else []), *self.notes, self._carbon()]
         notes.append("fans, disks, power supply and cooling are not in it")
-        return Table("energy", ("part", "Wh", "at least", "at most", "how that is known"), tuple(rows), "; ".join(notes))
+        return Table("energy", ("part", "Wh", "at least", "at most", "how that is known"), tuple(rows), "; ".join(filter(None, notes)))
+
+    def _carbon(self) -> str:
+        """The carbon in words, with a range where that is one of the whole."""
+        if self.grams is None or self.carbon_intensity is None:
+            return "carbon is not said: nobody gave the carbon intensity of the electricity" if self.parts else ""
+        low, high = (rounded(end / 1000 * self.carbon_intensity) for end in (self.low, self.high))
+        whose = self.of or ("what is known" if self.unknown else "")
+        extent = f"of {whose}" if whose else f"({low:g} to {high:g})"
+        return f"{rounded(self.grams):g} g CO2e {extent} at {self.carbon_intensity:g} g/kWh"
 
 
 def rounded(number: float) -> float:
@@ -297,36 +306,101 @@ class EnergyMeter:
         if self.codecarbon is not None:
             self.codecarbon.close()
 
+    def reading(self, gpus: Sequence[str] = ()) -> "Reading":
+        """What this process can say of the time since the meter was made, to be read once. `gpus` are the UUIDs of its GPUs."""
+        self.look()
+        seconds, busy = perf_counter() - self.start, max(0.0, self.busy() - self.busy_start)
+        modelled = () if self.codecarbon is None else tuple(self.codecarbon.parts())
+        notes = () if self.codecarbon is None or modelled else (self.codecarbon.reason,)
+        now = dict(self.gpus()) if self.gpus is not None and gpus else {}
+        moved = {uuid: max(0.0, count - self.gpu_start[uuid]) / JOULES for uuid, count in now.items() if uuid in self.gpu_start}
+        own = {uuid: moved.get(uuid) for uuid in (name.removeprefix("GPU-") for name in gpus)}
+        return Reading(this_machine(), seconds, busy, self.rapl.part(), self.rapl.reason, own, modelled, notes)
+
     def energy(self, carbon_intensity: float | None = None, gpus: Sequence[str] = (), processes: int = 1) -> Energy:
         """What was taken since the meter was made, to be read once. Raises SettingError.
 
-        `gpus` are the UUIDs of the GPUs that did the work, `processes` says how many did it: this one knows of itself.
+        `gpus` are the UUIDs of the GPUs that did the work, `processes` says how many did it: this one knows of itself. `total` adds up
+        what each of them reads.
         """
         check_intensity(carbon_intensity)
-        self.look()
-        seconds, busy = perf_counter() - self.start, max(0.0, self.busy() - self.busy_start)
-        counted = self.rapl.part()
-        others = f"the other {processes - 1} processes" if processes > 2 else "the other process"
-        unknown = [others] if processes > 1 and (counted is None or gpus) else []
-        modelled = [] if self.codecarbon is None else self.codecarbon.parts()
-        if modelled:
-            return Energy(seconds, tuple(modelled), tuple(unknown), carbon_intensity)
-        notes = () if self.codecarbon is None else (self.codecarbon.reason,)
-        parts = [estimated(busy, self.rapl.reason) if counted is None else counted]
-        now = dict(self.gpus()) if self.gpus is not None and gpus else {}
-        for uuid in (name.removeprefix("GPU-") for name in gpus):
-            if uuid in now and uuid in self.gpu_start:
-                hours = max(0.0, now[uuid] - self.gpu_start[uuid]) / JOULES
-                parts.append(EnergyPart("GPU", hours, hours, hours, "NVIDIA's own counter (NVML), of all that ran on this GPU"))
-            else:
-                unknown.append("GPU: it has no counter, or nvidia-ml-py is not installed")
-        return Energy(seconds, tuple(parts), tuple(unknown), carbon_intensity, notes)
+        return total([self.reading(gpus)], carbon_intensity, processes)
 
 
-def estimated(busy: float, reason: str) -> EnergyPart:
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """What one process read: counters of its whole machine and of its GPUs, its own CPU seconds, and what codecarbon says of it."""
+
+    machine: str
+    seconds: float
+    busy: float  # CPU seconds of the process and its children
+    counted: EnergyPart | None  # by the processor, of the whole machine
+    reason: str  # why it was not counted
+    gpus: Mapping[str, float | None]  # watt-hours by UUID; None without a counter
+    modelled: tuple[EnergyPart, ...] = ()
+    notes: tuple[str, ...] = ()
+
+    @classmethod
+    def of(cls, said: Mapping[str, Any]) -> "Reading":
+        """The reading that was sent as JSON, from what `asdict` gives."""
+        counted = None if said["counted"] is None else EnergyPart(**said["counted"])
+        return cls(**{**said, "counted": counted, "modelled": tuple(EnergyPart(**one) for one in said["modelled"])})
+
+
+def this_machine() -> str:
+    """What tells this machine from others: containers on it share its counters, and its name for the time that it runs."""
+    try:
+        return BOOT.read_text(encoding="utf-8").strip()
+    except OSError:
+        return node()
+
+
+def total(readings: Sequence[Reading], carbon_intensity: float | None = None, processes: int = 1) -> Energy:
+    """What processes took together: CPU seconds are added up, a counter that several have read is in it once.
+
+    Of more `processes` than there are readings, it says that the numbers are not those of all.
+    """
+    first = readings[0]
+    if first.modelled:  # codecarbon says it of one process, and of counters that others share with it: that cannot be added up
+        unknown, of = missing(max(processes, len(readings)), 1)
+        return Energy(first.seconds, first.modelled, unknown, carbon_intensity, first.notes, of)
+    machines = {name: [one for one in readings if one.machine == name] for name in dict.fromkeys(one.machine for one in readings)}
+    parts = [cpu_of(own, f", machine {number}" if len(machines) > 1 else "") for number, own in enumerate(machines.values(), 1)]
+    gpus: dict[str, float | None] = {}
+    for uuid, hours in (item for one in readings for item in one.gpus.items()):
+        gpus[uuid] = max((found for found in (gpus.get(uuid), hours) if found is not None), default=None)
+    method = "NVIDIA's own counter (NVML), of all that ran on this GPU"
+    parts += [EnergyPart("GPU", hours, hours, hours, method) for hours in gpus.values() if hours is not None]
+    unknown, of = missing(processes, len(readings))
+    if of and not gpus and len(machines) == 1 and first.counted is not None:  # the processor counted all that ran beside it
+        unknown, of = (), "one machine only"
+    unknown += ("GPU: it has no counter, or nvidia-ml-py is not installed",) * list(gpus.values()).count(None)
+    return Energy(first.seconds, tuple(parts), unknown, carbon_intensity, first.notes, of)
+
+
+def missing(processes: int, known: int) -> tuple[tuple[str, ...], str]:
+    """What is not known where only some of the processes are, and whose the numbers then are."""
+    left = processes - known
+    if left <= 0:
+        return (), ""
+    return (f"the other {left} processes" if left > 1 else "the other process",), f"{known} of {processes} processes only"
+
+
+def cpu_of(readings: Sequence[Reading], where: str) -> EnergyPart:
+    """What the processes of one machine took of its processor: its own counter once, or an estimate from all their CPU seconds."""
+    counted = [one.counted for one in readings if one.counted is not None]
+    if counted:
+        part = max(counted, key=lambda one: one.watt_hours)  # of the one that has looked longest
+    else:
+        part = estimated(sum(one.busy for one in readings), readings[0].reason, len(readings))
+    return replace(part, name=f"{part.name}{where}")
+
+
+def estimated(busy: float, reason: str, processes: int = 1) -> EnergyPart:
     """What CPU seconds may have taken, with the assumption."""
+    whose = "this process and its children" if processes == 1 else f"{processes} processes and their children"
     method = (
-        f"an estimate, {reason}: {busy:,.1f} CPU seconds of this process and its children × {CORE_WATTS:g} W a core "
+        f"an estimate, {reason}: {busy:,.1f} CPU seconds of {whose} × {CORE_WATTS:g} W a core "
         f"({CORE_LEAST:g} to {CORE_MOST:g}; {CORE_SOURCE}); memory is not in it"
     )
     hours = busy / JOULES

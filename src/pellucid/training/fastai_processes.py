@@ -139,6 +139,11 @@ class Sharing:
         with group_on(self.learn.model.device) as group:
             return value if group is None else group.told(value)
 
+    def all_say(self, value: Any) -> list[Any]:
+        """What each process has found out, in their order, as JSON has it. All of them have to ask."""
+        with group_on(self.learn.model.device) as group:
+            return [value] if group is None else group.all_say(value)
+
     @contextmanager
     def _together(self) -> Iterator[None]:
         with group_on(self.learn.model.device) as group:

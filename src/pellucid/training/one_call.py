@@ -7,7 +7,7 @@ Knows nothing of fastai's ways: the learner does.
 import logging
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
-from dataclasses import dataclass, fields, replace
+from dataclasses import asdict, dataclass, fields, replace
 from numbers import Integral, Real
 from pathlib import Path
 from time import perf_counter
@@ -16,14 +16,14 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
 from pellucid.adapters import ADAPTER_FACTOR, AdapterOptions, adapted
 from pellucid.checks import check_rows
 from pellucid.data import Rows
-from pellucid.energy import Energy, EnergyMeter, check_intensity
+from pellucid.energy import Energy, EnergyMeter, Reading, check_intensity, total
 from pellucid.errors import DataError, SettingError
 from pellucid.pipelines import Pipeline
 from pellucid.provenance import Origin
 from pellucid.task import LABELLED_TOKENS
 from pellucid.token_table import TruncationReport
 from pellucid.training.precision import Precision
-from pellucid.training.processes import place, speaking_once, take_part_of_machine
+from pellucid.training.processes import LostProcessError, place, speaking_once, take_part_of_machine
 from pellucid.training.resume import CheckpointFolder
 from pellucid.training.trackers import check_names
 from pellucid.types import Note
@@ -145,7 +145,7 @@ class Trained:
     seconds: float
     history: tuple[tuple[float, ...], ...]  # one line an epoch, under `columns`
     columns: tuple[str, ...]
-    energy: Energy | None = None  # what this process took from the first step of `train` to the last
+    energy: Energy | None = None  # what all its processes took from the first step of `train` to the last
 
     def view(self) -> View:
         """The epochs as a table, with the energy, the notes and the findings below."""
@@ -222,7 +222,7 @@ def train_pipeline(pipe: Pipeline, rows: Rows, options: TrainOptions, beside: Be
     learn.adopt(pipe)
     columns = tuple(name for name in learn.recorder.metric_names[1:] if name != "time")
     notes = (*rows.notes, *pipe.notes, *(() if beside.keeper is None else beside.keeper.notes))
-    energy = beside.meter.energy(options.carbon_intensity, gpus_of(learn), place().processes)
+    energy = energy_of(learn, beside.meter, options.carbon_intensity)
     return Trained(pipe, learn, notes, findings, perf_counter() - beside.start, history, columns, energy)
 
 
@@ -258,6 +258,17 @@ def readings(meter: EnergyMeter) -> list[Any]:
     from pellucid.training.fastai_tracking import Readings
 
     return [Readings(meter.look)] if meter.rapl.zones else []
+
+
+def energy_of(learn: "PellucidLearner", meter: EnergyMeter, carbon_intensity: float | None) -> Energy:
+    """What all processes took together, the same in each; of this one alone where the others no longer answer."""
+    mine = asdict(meter.reading(gpus_of(learn)))
+    try:
+        said = learn.sharing.all_say(mine)
+    except LostProcessError as error:  # the training is done, and what it took is no reason to lose it
+        LOG.warning("what the other processes took is not known: %s", error)
+        said = [mine]
+    return total([Reading.of(one) for one in said], carbon_intensity, place().processes)
 
 
 def gpus_of(learn: "PellucidLearner") -> tuple[str, ...]:

@@ -214,19 +214,24 @@ class Group:
         """What the first process says, as JSON has it."""
         return json.loads(self._sent(json.dumps(value).encode() if self.rank == 0 else b""))
 
-    def _sent(self, data: bytes) -> bytes:
-        """The bytes of the first process."""
+    def all_say(self, value: Any) -> list[Any]:
+        """What each process says, in their order, as JSON has it."""
+        mine = json.dumps(value).encode()
+        return [json.loads(self._sent(mine if self.rank == source else b"", source)) for source in range(self.processes)]
+
+    def _sent(self, data: bytes, source: int = 0) -> bytes:
+        """The bytes of one process."""
         import torch
         import torch.distributed as dist
 
         size = torch.tensor([len(data)], device=self.device)
         with talking():
-            dist.broadcast(size, 0)
+            dist.broadcast(size, source)
             if not int(size):
                 return b""
             empty = torch.empty(int(size), dtype=torch.uint8)
-            content = (torch.frombuffer(bytearray(data), dtype=torch.uint8) if self.rank == 0 else empty).to(self.device)
-            dist.broadcast(content, 0)
+            content = (torch.frombuffer(bytearray(data), dtype=torch.uint8) if self.rank == source else empty).to(self.device)
+            dist.broadcast(content, source)
         return content.cpu().numpy().tobytes()
 
     def sent_files(self, source: Path | None, names: Sequence[str], target: Path) -> None:
