@@ -11,6 +11,7 @@ import torch
 import pellucid as pl
 from conftest import SENTENCES, tiny_config
 from pellucid.adapter_layers import has_adapters
+from pellucid.energy import rounded
 from pellucid.errors import DataError, SettingError
 from pellucid.groups import layer_groups
 from pellucid.pipelines import Pipeline
@@ -19,6 +20,7 @@ from pellucid.render import to_text
 from pellucid.scratch import ModelSizes, from_config
 from pellucid.stages import Stage, main_score, run_stage, stages_report
 from pellucid.training.one_call import TrainOptions
+from pellucid.view import Table
 from pellucid.vocab import VocabularyOptions, train_tokenizer
 
 QUICK = TrainOptions(epochs=2, learning_rate=3e-3, batch_size=8)
@@ -191,6 +193,25 @@ def test_ways_to_the_same_task_stand_beside_each_other(tmp_path: Path) -> None:
     bars = [part for part in view.parts if type(part).__name__ == "Bars"]
     assert len(bars) == 1 and bars[0].labels == ("nothing", "something")
     assert first.view() and "<table" in first._repr_html_()
+
+
+def test_the_energy_of_each_stage_is_reported(tmp_path: Path) -> None:
+    tokenizer, options = tokenizer_for("bert"), replace(QUICK, carbon_intensity=56)
+    first = run_stage("pretrain", from_config("fill-mask", sizes("bert"), tokenizer), texts(1), tmp_path / "1", options=options)
+    assert first.energy is not None and first.energy.watt_hours is not None and first.energy.grams is not None
+    assert 0 < first.energy.seconds <= first.seconds + 0.1, "of the training, without the scores before and after"
+    second = replace(first, name="adapt", energy=replace(first.energy, carbon_intensity=None))
+    view = stages_report([first, second]).view()
+    (table,) = (part for part in view.parts if isinstance(part, Table) and part.title == "what each stage took")
+    assert table.columns == ("stage", "Wh", "g CO2e") and [line[0] for line in table.rows] == ["pretrain", "adapt"]
+    assert all(f"{rounded(first.energy.watt_hours):g} (" in str(line[1]) for line in table.rows), "with its range"
+    assert str(table.rows[0][2]).startswith(f"{rounded(first.energy.grams):g} (") and table.rows[1][2] is None
+    assert first.energy.parts[0].method in str(first.view()), "a page of its own says how it is known"
+    (alone,) = (part for part in stages_report([second]).view().parts if isinstance(part, Table) and part.title == "what each stage took")
+    assert alone.columns == ("stage", "Wh"), "nobody said how clean the electricity is"
+    part_of_it = replace(first, energy=replace(first.energy, of="1 of 2 processes only"))
+    assert to_text(stages_report([part_of_it]).view(), width=140).count("of 1 of 2 processes only") == 2
+    assert "Wh" not in to_text(stages_report([replace(first, energy=None)]).view())
 
 
 # --- bad input ---------------------------------------------------------------------------------------------------------

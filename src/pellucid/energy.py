@@ -93,14 +93,26 @@ class Energy:
         notes.append("fans, disks, power supply and cooling are not in it")
         return Table("energy", ("part", "Wh", "at least", "at most", "how that is known"), tuple(rows), "; ".join(filter(None, notes)))
 
+    def said(self) -> tuple[str | None, str | None]:
+        """Watt-hours and grams in few words, each with its range or with whose it is; None where it is not known."""
+        if self.watt_hours is None:
+            return None, None
+        per = None if self.carbon_intensity is None else self.carbon_intensity / 1000
+        return self._extent(self.watt_hours, 1), None if self.grams is None or per is None else self._extent(self.grams, per)
+
+    def _extent(self, number: float, factor: float) -> str:
+        """A number with the range of the whole; where it is not of the whole, whose it is."""
+        whose = self.of or ("what is known" if self.unknown else "")
+        return f"{rounded(number):g} " + (
+            f"of {whose}" if whose else f"({rounded(factor * self.low):g} to {rounded(factor * self.high):g})"
+        )
+
     def _carbon(self) -> str:
         """The carbon in words, with a range where that is one of the whole."""
         if self.grams is None or self.carbon_intensity is None:
             return "carbon is not said: nobody gave the carbon intensity of the electricity" if self.parts else ""
-        low, high = (rounded(end / 1000 * self.carbon_intensity) for end in (self.low, self.high))
-        whose = self.of or ("what is known" if self.unknown else "")
-        extent = f"of {whose}" if whose else f"({low:g} to {high:g})"
-        return f"{rounded(self.grams):g} g CO2e {extent} at {self.carbon_intensity:g} g/kWh"
+        number, extent = self._extent(self.grams, self.carbon_intensity / 1000).split(" ", 1)
+        return f"{number} g CO2e {extent} at {self.carbon_intensity:g} g/kWh"
 
 
 def rounded(number: float) -> float:
@@ -276,7 +288,7 @@ class CodeCarbon:
 
 
 class EnergyMeter:
-    """Counts from the moment it is made. `look` between two readings costs some microseconds; no thread runs.
+    """Counts from the moment it is made, or told to `begin`. `look` between two readings costs some microseconds; no thread runs.
 
     `powercap`, `gpus` and `busy` say where it reads: RAPL, NVIDIA's counters, the CPU seconds of the process. With `codecarbon` that
     package says it instead, in a thread that `energy` or `close` ends. Raises MissingPackageError where it is not installed.
@@ -290,12 +302,18 @@ class EnergyMeter:
         busy: Callable[[], float] = cpu_seconds,
         codecarbon: bool = False,
     ) -> None:
-        self.codecarbon = CodeCarbon() if codecarbon else None
-        self.rapl = Rapl(powercap)
+        self.powercap, self.busy, self.modelled = powercap, busy, codecarbon
         self.gpus = nvidia() if gpus is None else gpus
-        self.busy = busy
+        self.codecarbon: CodeCarbon | None = None
+        self.begin()
+
+    def begin(self) -> None:
+        """Count from now on: what was before is forgotten."""
+        self.close()
+        self.codecarbon = CodeCarbon() if self.modelled else None
+        self.rapl = Rapl(self.powercap)
         self.gpu_start = dict(self.gpus()) if self.gpus is not None else {}
-        self.busy_start, self.start = busy(), perf_counter()
+        self.busy_start, self.start = self.busy(), perf_counter()
 
     def look(self) -> None:
         """Read counters that begin again at 0 when they are full."""

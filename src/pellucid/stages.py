@@ -9,11 +9,11 @@ from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
-from time import perf_counter
 from typing import TYPE_CHECKING
 
 from pellucid.adapter_layers import has_adapters
 from pellucid.adapters import merged
+from pellucid.energy import Energy
 from pellucid.errors import DataError
 from pellucid.evaluation import EvaluateOptions, evaluate
 from pellucid.metrics import LOWER_IS_BETTER, Score
@@ -45,6 +45,7 @@ class Stage:
     seconds: float  # of training, with the tokenizing of its rows
     before: Score
     after: Score
+    energy: Energy | None = None  # of the training, as `seconds`
 
     @property
     def gain(self) -> float:
@@ -53,8 +54,9 @@ class Stage:
         return -change if self.after.name in LOWER_IS_BETTER else change
 
     def view(self) -> View:
-        """The stage as a page of its own."""
-        return StagesReport((self,)).view()
+        """The stage as a page of its own, with how its energy is known."""
+        page = StagesReport((self,)).view()
+        return page if self.energy is None else replace(page, parts=(*page.parts, self.energy.view()))
 
     def _repr_html_(self) -> str:
         return to_html(self.view())
@@ -78,12 +80,22 @@ class StagesReport:
         )
         parts: list[View] = [
             Table("what was trained", columns, learned),
+            *self._took(),
             Table("what each stage bought, on rows kept aside", ("stage", "score", "before", "after", "better by"), bought),
         ]
         return Stack("stages", (*parts, *self._bars(), Lines("folders", tuple(f"{s.name}: {s.folder.name}" for s in self.stages))))
 
     def _repr_html_(self) -> str:
         return to_html(self.view())
+
+    def _took(self) -> tuple[Table, ...]:
+        """The energy of each training, with grams where somebody said how clean the electricity is; nothing where none was measured."""
+        said = [(stage.name, *((None, None) if stage.energy is None else stage.energy.said())) for stage in self.stages]
+        if not any(watt_hours for _, watt_hours, _ in said):
+            return ()
+        known = 3 if any(grams for *_, grams in said) else 2
+        note = "energy of each training, without its scoring; pl.show(stage.energy) says how it is known"
+        return (Table("what each stage took", ("stage", "Wh", "g CO2e")[:known], tuple(line[:known] for line in said), note),)
 
     def _bars(self) -> tuple[Bars, ...]:
         """Several ways to the same task beside each other; perplexities of different vocabularies are not comparable and get no bars."""
@@ -118,7 +130,7 @@ def run_stage(name: str, pipe: Pipeline, rows: "Rows", folder: str | os.PathLike
         before = main_score(pipe, rows)
         with torch.random.fork_rng(), speaking_once():
             torch.manual_seed(options.seed)
-            trained = train_pipeline(pipe, rows, options, replace(beside, start=perf_counter()))
+            trained = train_pipeline(pipe, rows, options, beside.begun_now())
     pipe, learn, epochs = trained.pipeline, trained.learner, len(trained.history)
     pipe = merged(pipe) if has_adapters(pipe.model) else pipe
     if first_process():
@@ -137,6 +149,7 @@ def run_stage(name: str, pipe: Pipeline, rows: "Rows", folder: str | os.PathLike
         seconds=trained.seconds,
         before=before,
         after=main_score(pipe, rows),
+        energy=trained.energy,
     )
 
 
