@@ -19,7 +19,6 @@ from pellucid.energy import (
     CORE_MOST,
     CORE_WATTS,
     EnergyMeter,
-    EnergyPart,
     Rapl,
     Reading,
     check_intensity,
@@ -28,6 +27,7 @@ from pellucid.energy import (
     total,
     zones_of,
 )
+from pellucid.energy_report import EnergyPart
 from pellucid.errors import CheckpointError, MissingPackageError, SettingError
 
 FULL = 262_143_328_850  # microjoules, as the kernel says it of many servers

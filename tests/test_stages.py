@@ -11,7 +11,7 @@ import torch
 import pellucid as pl
 from conftest import SENTENCES, tiny_config
 from pellucid.adapter_layers import has_adapters
-from pellucid.energy import rounded
+from pellucid.energy_report import rounded
 from pellucid.errors import DataError, SettingError
 from pellucid.groups import layer_groups
 from pellucid.pipelines import Pipeline

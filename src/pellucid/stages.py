@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from pellucid.adapter_layers import has_adapters
 from pellucid.adapters import merged
-from pellucid.energy import Energy
+from pellucid.energy_report import Energy
 from pellucid.errors import DataError
 from pellucid.evaluation import EvaluateOptions, evaluate
 from pellucid.metrics import LOWER_IS_BETTER, Score

@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
 from pellucid.adapters import ADAPTER_FACTOR, AdapterOptions, adapted
 from pellucid.checks import check_rows
 from pellucid.data import Rows
-from pellucid.energy import Energy, EnergyMeter, Reading, check_intensity, total
+from pellucid.energy import EnergyMeter, Reading, check_intensity, total
+from pellucid.energy_report import Energy
 from pellucid.errors import DataError, SettingError
 from pellucid.pipelines import Pipeline
 from pellucid.provenance import Origin
