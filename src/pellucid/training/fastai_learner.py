@@ -153,10 +153,7 @@ class PellucidLearner(Learner):
                 self.keeper = None
 
     def _call_one(self, event_name: str) -> None:
-        if event_name == "after_epoch":
-            end_epoch(self)
-        else:
-            super()._call_one(event_name)
+        end_epoch(self) if event_name == "after_epoch" else super()._call_one(event_name)
 
     def _do_fit(self) -> None:
         for epoch in range(0 if self.keeper is None else self.keeper.first_epoch(), self.n_epoch):

@@ -83,11 +83,7 @@ class PellucidTrainer(Trainer):
             del config.use_cache
         else:
             config.use_cache = cached  # Trainer turns it off for good; a task turns it off where it must be
-        sharded = {"tensor": self.get_tp_size(), "context": self.get_cp_size(), "sequence": self.get_sp_size()}
-        for name, size in sharded.items():
-            if size > 1:
-                cure = "Share out the weights instead: fsdp or deepspeed."
-                raise SettingError(f"{name} parallelism cuts rows apart, and the task's loss needs them whole", place="args", cure=cure)
+        check_parallel({"tensor": self.get_tp_size(), "context": self.get_cp_size(), "sequence": self.get_sp_size()})
 
     def _share(self, loader: TokenLoader) -> PlannedLoader:
         """What this process takes of the batches of a loader."""
@@ -206,16 +202,7 @@ class PellucidTrainer(Trainer):
 
         Raises SettingError for a checkpoint to go on from (those here are weights alone), and for adapters in FSDP or DeepSpeed.
         """
-        if resume_from_checkpoint:
-            opened = "pl.load(folder)" if has_adapters(self.pipe.model) else "pl.Pipeline.new(task, folder)"
-            cure = f"Open the weights with {opened} and train anew, or train with pl.train, which goes on to the bit."
-            raise SettingError(
-                "its optimizer and random states would be pickles, so none were kept", place="resume_from_checkpoint", cure=cure
-            )
-        if has_adapters(self.pipe.model) and (self.is_fsdp_enabled or self.is_deepspeed_enabled):
-            problem = "fsdp and deepspeed share the weights out, and adapters are saved beside whole ones"
-            cure = "Train adapters in processes that each hold the model (torchrun), or the whole model: pl.merged(pipe)."
-            raise SettingError(problem, place="args", cure=cure)
+        check_start(self.pipe, bool(resume_from_checkpoint), shared_out=self.is_fsdp_enabled or self.is_deepspeed_enabled)
         return super().train(trial=trial, ignore_keys_for_eval=ignore_keys_for_eval)
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
@@ -229,20 +216,14 @@ class PellucidTrainer(Trainer):
         """
         folder = Path(output_dir or self.args.output_dir)
         if has_adapters(self.pipe.model):
-            self._save_adapters(folder)
+            if self.args.should_save:
+                save_adapters(self.pipe, folder, self.args)
             return
         if self.args.should_save or getattr(self, "is_distributed_loading_by_transformers", False):  # the others help to gather
-            self._save_weights(folder, state_dict)
+            save_weights(self, folder, state_dict)
         if self.args.should_save:
             self.pipe.tokenizer.save_pretrained(folder)
             write_text(folder / ARGUMENTS, self.args.to_json_string())
-
-    def _save_adapters(self, folder: Path) -> None:
-        """What `pl.save` writes of adapters, by one process; the arguments belong to it, or the next save would not replace them."""
-        if self.args.should_save:
-            save(self.pipe, folder)
-            write_text(folder / ARGUMENTS, self.args.to_json_string())
-            list_also(folder, ARGUMENTS)
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
         """As in Trainer; the state that it puts beside saved adapters is listed with them, so that `pl.load` opens a checkpoint too."""
@@ -257,13 +238,6 @@ class PellucidTrainer(Trainer):
             fill_adapters(self.pipe.model, Path(str(self.state.best_model_checkpoint)))
         else:
             super()._load_best_model()
-
-    def _save_weights(self, folder: Path, state_dict: dict[str, Any] | None) -> None:
-        """The weights and the config; of a wrapped model, whose names of weights are the wrapper's, as the wrapper gives them."""
-        model: Any = self.accelerator.unwrap_model(self.model, keep_torch_compile=False)
-        if state_dict is None and model is not self.model:
-            state_dict = self.model.state_dict()
-        model.save_pretrained(folder, state_dict=state_dict, is_main_process=self.args.should_save)
 
 
 class Wrapped(partial):  # type: ignore[type-arg]
@@ -280,6 +254,42 @@ class Wrapped(partial):  # type: ignore[type-arg]
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.inner, name)
+
+
+def check_parallel(sizes: Mapping[str, int]) -> None:
+    """Raise SettingError where a kind of parallelism that cuts rows apart is more than one wide."""
+    for name, size in sizes.items():
+        if size > 1:
+            cure = "Share out the weights instead: fsdp or deepspeed."
+            raise SettingError(f"{name} parallelism cuts rows apart, and the task's loss needs them whole", place="args", cure=cure)
+
+
+def check_start(pipe: "Pipeline", resume: bool, shared_out: bool) -> None:
+    """Raise SettingError for a run that would go on, and for adapters whose body is shared out over processes."""
+    if resume:
+        opened = "pl.load(folder)" if has_adapters(pipe.model) else "pl.Pipeline.new(task, folder)"
+        cure = f"Open the weights with {opened} and train anew, or train with pl.train, which goes on to the bit."
+        problem = "its optimizer and random states would be pickles, so none were kept"
+        raise SettingError(problem, place="resume_from_checkpoint", cure=cure)
+    if shared_out and has_adapters(pipe.model):
+        problem = "fsdp and deepspeed share the weights out, and adapters are saved beside whole ones"
+        cure = "Train adapters in processes that each hold the model (torchrun), or the whole model: pl.merged(pipe)."
+        raise SettingError(problem, place="args", cure=cure)
+
+
+def save_adapters(pipe: "Pipeline", folder: Path, args: "TrainingArguments") -> None:
+    """What `pl.save` writes of adapters; the arguments belong to it, or the next save would not replace them."""
+    save(pipe, folder)
+    write_text(folder / ARGUMENTS, args.to_json_string())
+    list_also(folder, ARGUMENTS)
+
+
+def save_weights(trainer: Trainer, folder: Path, state_dict: dict[str, Any] | None) -> None:
+    """The weights and the config; of a wrapped model, whose names of weights are the wrapper's, as the wrapper gives them."""
+    model: Any = trainer.accelerator.unwrap_model(trainer.model, keep_torch_compile=False)
+    if state_dict is None and model is not trainer.model:
+        state_dict = trainer.model.state_dict()
+    model.save_pretrained(folder, state_dict=state_dict, is_main_process=trainer.args.should_save)
 
 
 def logits_of(pipe: "Pipeline", model: Any, inputs: Mapping[str, Any], scored: bool = False) -> torch.Tensor:
