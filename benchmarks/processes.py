@@ -86,7 +86,7 @@ def main() -> None:
         "two_machines": [(*port, "--node-rank", "0"), (*port, "--node-rank", "1")],
     }.items():
         begun = perf_counter()
-        threads = 1 if name in ("one_thread", "two_machines") else 0  # the processes of one machine share its cores by themselves
+        threads = 1 if name in ("one_thread", "two", "two_machines") else 0  # the same in both ways of two, on any number of cores
         ended(name, [start(folder, name, given.epochs, *more, threads=threads) for more in commands], begun)
 
     pipes = {name: pl.load(folder / name) for name in CONTESTANTS}

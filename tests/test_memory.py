@@ -1,6 +1,8 @@
 """Batches that do not fit in memory: the same gradient in parts, and a plain word where one row is too much."""
 
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -12,9 +14,7 @@ from fastcore.foundation import L
 
 import pellucid as pl
 from conftest import SENTENCES
-from injection import in_child
 from pellucid.errors import SettingError
-from pellucid.process import release_freed_memory
 from pellucid.training.fastai_blocks import LoaderOptions
 from pellucid.training.fastai_callbacks import Accumulate, EmbeddingMixup
 from pellucid.training.fastai_learner import LearnerOptions, PellucidLearner, learner
@@ -168,38 +168,40 @@ def test_other_errors_and_mixed_rows_are_not_tried_again(pipe, rows, tmp_path):
         trained(pipe, rows, tmp_path, EmbeddingMixup())
 
 
-@pytest.mark.skipif(not hasattr(os, "fork") or not Path("/proc/self/statm").exists(), reason="limits the memory of a forked child")
-def test_a_machine_that_has_no_more_memory(rows, tiny_tokenizers, tmp_path):
-    """RLIMIT_AS: a step of the whole batch asks for more than there is, its parts do not."""
+LIMITED = """
+import resource, sys
+from pathlib import Path
+import torch
+import pellucid as pl
+from pellucid.training.fastai_learner import LearnerOptions, learner
+
+folder = Path(sys.argv[1])
+found = [{"text": "a film " * 60, "label": "ab"[place % 2], "split": "valid" if place > 127 else "train"} for place in range(130)]
+rows = pl.read(found, text="text", label="label", split="split")
+pipe = pl.Pipeline.new("text-classification", folder / "model", rows)
+learn = learner(pipe, rows, options=LearnerOptions(path=folder, loaders=pl.LoaderOptions(bs=64)))
+used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+resource.setrlimit(resource.RLIMIT_AS, (used + 120 * 2**20, resource.RLIM_INFINITY))
+with learn.no_bar(), learn.no_logging():
+    learn.fit(1, 1e-4)
+print("room", learn.room, all(bool(torch.isfinite(each).all()) for each in pipe.model.parameters()))
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="limits the memory of a process by what it has")
+def test_a_machine_that_has_no_more_memory(tiny_tokenizers, tmp_path):
+    """RLIMIT_AS: a step of the whole batch asks for more than there is, its parts do not. A new process: this one has holes for it."""
     from transformers import BertConfig, BertModel
 
     sizes = {"hidden_size": 128, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 2048}
     BertModel(BertConfig(vocab_size=len(tiny_tokenizers["wordpiece"]), **sizes)).save_pretrained(tmp_path / "model")
     tiny_tokenizers["wordpiece"].save_pretrained(tmp_path / "model")
-    found = [{"text": "a film " * 60, "label": "ab"[place % 2], "split": "valid" if place > 127 else "train"} for place in range(130)]
-    many = pl.read(found, text="text", label="label", split="split")
-    pipe = pl.Pipeline.new("text-classification", tmp_path / "model", many)
-    learn = learner(pipe, many, options=LearnerOptions(path=tmp_path, loaders=LoaderOptions(bs=64)))
-
-    def limited():
-        import resource
-
-        release_freed_memory()  # what other tests have left in this process would be room
-        used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
-        resource.setrlimit(resource.RLIMIT_AS, (used + 120 * 2**20, resource.RLIM_INFINITY))
-        with learn.no_bar(), learn.no_logging():
-            learn.fit(1, 1e-4)
-        return learn.room, bool(all(torch.isfinite(each).all() for each in pipe.model.parameters()))
-
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)  # a process with threads may not be forked
-    try:
-        ended = in_child(limited)
-    finally:
-        torch.set_num_threads(before)
-    assert not ended.signal and not ended.error, ended
-    room, finite = ended.value
-    assert finite and room is not None and room < 64 * 120, "in parts"
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(sys.path)}
+    command = [sys.executable, "-c", LIMITED, str(tmp_path)]
+    ended = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300, check=False)
+    assert ended.returncode == 0, ended.stderr
+    room, finite = ended.stdout.splitlines()[-1].removeprefix("room ").split()
+    assert finite == "True" and room != "None" and int(room) < 64 * 120, "in parts"
 
 
 def test_memory_errors_are_known():
