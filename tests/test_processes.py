@@ -453,15 +453,15 @@ def test_what_all_processes_took_is_one_total(
         if not answers:
             monkeypatch.setattr(Sharing, "all_say", lost)
         before = cpu_seconds()
-        trained = pl.train(rows_of(), checkpoint=tiny_checkpoints["bert"], options=pl.TrainOptions(epochs=1, carbon_intensity=100))
-        return trained.energy, cpu_seconds() - before
+        trained = pl.train(rows_of(), checkpoint=tiny_checkpoints["bert"], options=pl.TrainOptions(epochs=6, carbon_intensity=100))
+        return trained.energy, cpu_seconds() - before  # the meter leaves out what is checked before it, and what is told after it
 
     (first, took), (second, other) = values_of(together(run))
     if not answers:
         assert first.of == second.of == "1 of 2 processes only" and "g CO2e of 1 of 2 processes only" in first.view().note
         return
     seconds = first.watt_hours / CORE_WATTS * JOULES
-    assert first.parts == second.parts and seconds == pytest.approx(took + other, rel=0.1), "counted, each once"
+    assert first.parts == second.parts and 0.7 * (took + other) < seconds < 1.05 * (took + other), "counted, each once"
     assert not first.unknown and not first.of and "2 processes and their children" in first.parts[0].method
 
 
