@@ -194,11 +194,8 @@ class Beside:
     @classmethod
     def of(cls, options: TrainOptions) -> "Beside":
         """All of it, begun now: what is missing is said before any work is done. Raises SettingError, MissingPackageError."""
-        start, keeper, tracked = (
-            perf_counter(),
-            keeper_of(options),
-            tracked_of(options),
-        )  # what may be refused comes before a meter that runs
+        start = perf_counter()
+        keeper, tracked = keeper_of(options), tracked_of(options)  # what may be refused comes before a meter that runs
         return cls(start, EnergyMeter(codecarbon=options.energy == "codecarbon"), keeper, tracked)
 
     def begun_now(self) -> "Beside":
