@@ -397,6 +397,42 @@ def test_ctrl_c_ends_with_130(model):
     assert "stopped" in said and "Traceback" not in said
 
 
+SWALLOWING = """
+import os, signal, sys
+class Swallowing:
+    def find_spec(self, name, path=None, target=None):
+        if name == "torch" and self in sys.meta_path:
+            sys.meta_path.remove(self)
+            try:
+                os.kill(os.getpid(), signal.{name})
+                for _ in range(1000): pass
+            except BaseException:
+                print("swallowed", file=sys.stderr)
+assert "torch" not in sys.modules
+sys.meta_path.insert(0, Swallowing())
+from pellucid.apps.cli import main
+main()
+"""
+
+
+@pytest.mark.parametrize(
+    ("name", "command"),
+    [("SIGINT", "predict"), ("SIGINT", "show"), ("SIGINT", "evaluate"), ("SIGINT", "train"), ("SIGTERM", "train")],
+)
+def test_a_stop_that_a_library_swallows_while_it_is_imported_still_stops(name, command, tmp_path, model, rows_file):
+    (tmp_path / "swallowing.py").write_text(SWALLOWING.format(name=name))
+    arguments = {"evaluate": [model, rows_file], "train": [rows_file, "--checkpoint", model, "--output", tmp_path / "out"]}.get(
+        command, [model]
+    )
+    environment = ENVIRONMENT | {"PYTHONPATH": f"{tmp_path}{os.pathsep}{ENVIRONMENT['PYTHONPATH']}"}
+    whole = [sys.executable, "-m", "swallowing", command, *map(str, arguments)]
+    with subprocess.Popen(whole, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment) as process:
+        assert process.wait(timeout=120) == 130  # its standard input stays open: `predict` would wait for texts
+        said, shown = process.stderr.read().decode(), process.stdout.read().decode()
+    assert "swallowed" in said and said.endswith("stopped\n") and "Traceback" not in said
+    assert "accuracy" not in shown and not (tmp_path / "out").exists()
+
+
 def test_ctrl_c_ends_with_130_even_in_code_that_is_made_from_text(tmp_path):
     """Python remembers such an interrupt, caught or not, and `python -m` then ends by the signal. Classes of data are made like that."""
     code = """

@@ -1,5 +1,6 @@
 """A training that was interrupted and goes on: the same weights and curves to the bit, or a refusal that names what differs."""
 
+import contextlib
 import os
 import shutil
 import signal
@@ -214,6 +215,17 @@ def test_ctrl_c_in_a_validation_keeps_the_epoch_beside_accumulated_batches(make:
     training = make(steps=1000, callbacks=lambda: [Accumulate(2)])
     with pytest.raises(KeyboardInterrupt, match=rf"step-0*{2 * BATCHES} is kept"):
         training.run(Crash(3, lambda: signal.raise_signal(signal.SIGINT), training=False))
+    assert training.run(seed=7, resume=True).same(training.without(tmp_path / "whole"))
+
+
+def test_ctrl_c_that_other_code_swallows_in_a_validation_counts_at_the_next_step(make: Any, tmp_path: Path) -> None:
+    def swallowed() -> None:
+        with contextlib.suppress(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+
+    training = make(steps=1000)
+    with pytest.raises(KeyboardInterrupt, match=rf"step-0*{BATCHES + 1} is kept"):
+        training.run(Crash(1, swallowed, training=False))
     assert training.run(seed=7, resume=True).same(training.without(tmp_path / "whole"))
 
 

@@ -40,7 +40,7 @@ from pellucid.files import write_json, write_text
 from pellucid.model import ModelOptions
 from pellucid.render import plain, to_csv
 from pellucid.tokens import TokenOptions
-from pellucid.training.interrupts import interrupt
+from pellucid.training.interrupts import raise_swallowed_interrupt, stopped_by
 from pellucid.training.launching import ProcessOptions, launched
 from pellucid.training.one_call import TrainOptions
 from pellucid.training.processes import first_process
@@ -146,15 +146,13 @@ def check_resume(kept: CheckpointFolder, resume: bool) -> None:
 @contextmanager
 def stoppable(kept: CheckpointFolder) -> Iterator[None]:
     """While it trains, SIGTERM does what Ctrl-C does; the last line says how to go on."""
-    before = signal.signal(signal.SIGTERM, interrupt)
     try:
-        yield
+        with stopped_by(signal.SIGTERM):
+            yield
     except KeyboardInterrupt:
         if not launched() and (line := go_on_line(kept)):
             typer.echo(f"\n{line}", err=True)
         raise
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 @app.command()
@@ -177,6 +175,7 @@ def predict(
     if data is None and not texts and sys.stdin.isatty():
         typer.echo("texts, one a line; Ctrl-D ends them", err=True)
     pipe = open_pipeline(model, task)
+    raise_swallowed_interrupt()  # before it waits for texts
     given = given_texts(texts or (), sys.stdin.buffer, pipe.task.reads) if data is None else []
     if trace:
         for one in given:
@@ -201,6 +200,7 @@ def show(
 ) -> None:
     """Show the steps of a model, where its weights come from, and what was chosen."""
     pipe = open_pipeline(model, task)
+    raise_swallowed_interrupt()
     for one in given_texts(texts, sys.stdin.buffer, pipe.task.reads) if texts else []:
         pl.show(pipe.trace(one))
     if not texts:
@@ -221,6 +221,7 @@ def evaluate(
     if json not in (None, "-"):
         check_file(str(json))
     pipe = open_pipeline(model, task)
+    raise_swallowed_interrupt()
     data = source.read(rows, pipe.task.kind)
     split = joined(data) if on == "all" else data[on]
     typer.echo(f"scoring {len(split):,} rows ({on})", err=True)
@@ -252,7 +253,7 @@ def main() -> None:
     """The entry point: exit code 2 and one line for a mistake, 130 after Ctrl-C."""
     forgiving_streams()
     try:
-        with one_of_several():
+        with stopped_by(signal.SIGINT), one_of_several():
             app(prog_name="pellucid")
     except PellucidError as error:
         typer.echo(f"error: {plain(in_shell_words(str(error)))}", err=True)

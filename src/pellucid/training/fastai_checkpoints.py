@@ -18,7 +18,7 @@ from fastai.callback.core import Callback
 from pellucid.errors import CheckpointError, SettingError, StorageError
 from pellucid.training.fastai_fingerprint import Asked, described_fit, described_run, start_of
 from pellucid.training.fastai_states import check_callbacks, memory_of, ordered, recorder_state, remember, restore_recorder, swaps_nothing
-from pellucid.training.interrupts import Stop, interrupts_wait
+from pellucid.training.interrupts import Stop, interrupts_wait, raise_swallowed_interrupt
 from pellucid.training.resume import Checkpoint, CheckpointFolder, could_not_write
 from pellucid.training.resume_state import Position, differences, sentence_of, set_random_state, surroundings
 from pellucid.training.resume_together import Together
@@ -96,6 +96,7 @@ class Checkpoints(Callback):
     def _watched(self, learn: Any) -> Iterator[None]:
         """While a fit runs: checkpoints are written, and Ctrl-C leaves one."""
         try:
+            raise_swallowed_interrupt()
             with interrupts_wait(lambda: self.in_batches) as self.stop:
                 self.active, self.due = True, self._next_time()
                 yield
@@ -104,8 +105,7 @@ class Checkpoints(Callback):
         except KeyboardInterrupt:
             if self.trained is not None:  # within a validation the weights still stand as training left them
                 self._write(learn, *self.trained)
-            what = "no checkpoint was written yet" if self.last is None else f"{self.last.name} is kept in {self.place.path}"
-            raise KeyboardInterrupt(f"stopped; {what}" + (": go on with resume=True" if self.last is not None else "")) from None
+            raise KeyboardInterrupt(f"stopped; {what_is_kept(self.last)}") from None
         finally:
             self.active = self.in_batches = False
 
@@ -227,6 +227,11 @@ class Checkpoints(Callback):
             warnings.warn(str(note), stacklevel=2)
         elif self.together.first:
             LOG.warning("%s", note)
+
+
+def what_is_kept(last: Path | None) -> str:
+    """What an interrupted run leaves behind, and how to go on."""
+    return "no checkpoint was written yet" if last is None else f"{last.name} is kept in {last.parent}: go on with resume=True"
 
 
 def restored(learn: Any, found: Checkpoint) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""A Ctrl-C that waits for the end of a step, so that what is written down then is whole.
+"""A Ctrl-C that is never lost: it waits for the end of a step, so that what is written down then is whole, or is raised again.
 
 Takes a question: may it wait now? Gives a flag that a training loop looks at. Knows nothing of training or of files.
 
@@ -13,6 +13,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+STOPS = (signal.SIGINT, signal.SIGTERM)
+
 
 @dataclass
 class Stop:
@@ -21,9 +23,34 @@ class Stop:
     asked: bool = False
 
 
-def interrupt(number: int, frame: Any) -> None:
-    """A handler that stops as Ctrl-C does, for SIGTERM. Raises KeyboardInterrupt."""
-    raise KeyboardInterrupt
+@dataclass
+class Interrupt(Stop):
+    """A handler that stops as Ctrl-C does, and remembers it."""
+
+    def __call__(self, number: int, frame: Any) -> None:
+        """Raise KeyboardInterrupt."""
+        self.asked = True
+        raise KeyboardInterrupt
+
+
+@contextmanager
+def stopped_by(number: int) -> Iterator[None]:
+    """During the block, this signal stops as Ctrl-C does and is remembered; a program that ignores it goes on ignoring it."""
+    before = signal.getsignal(number)
+    ours = before in (signal.default_int_handler, signal.SIG_DFL)
+    if ours:
+        signal.signal(number, Interrupt())
+    try:
+        yield
+    finally:
+        if ours:
+            signal.signal(number, before)
+
+
+def raise_swallowed_interrupt() -> None:
+    """Raise KeyboardInterrupt where one was raised and work went on: some libraries catch everything while they are imported."""
+    if any(isinstance(handler, Interrupt) and handler.asked for handler in map(signal.getsignal, STOPS)):
+        raise KeyboardInterrupt
 
 
 @contextmanager
@@ -32,14 +59,15 @@ def interrupts_wait(may_wait: Callable[[], bool]) -> Iterator[Stop]:
     stop = Stop()
 
     def handle(number: int, frame: Any) -> None:
-        if stop.asked or not may_wait():
-            raise KeyboardInterrupt
+        waits = not stop.asked and may_wait()
         stop.asked = True
+        if not waits:
+            raise KeyboardInterrupt
 
     found: dict[int, Any] = {}
     if threading.current_thread() is threading.main_thread():
-        found = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-    ours = {number: handler for number, handler in found.items() if handler in (signal.default_int_handler, interrupt)}
+        found = {number: signal.getsignal(number) for number in STOPS}
+    ours = {number: handler for number, handler in found.items() if handler is signal.default_int_handler or isinstance(handler, Interrupt)}
     for number in ours:
         signal.signal(number, handle)
     try:
