@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib import import_module
 from importlib.util import find_spec
+from typing import Any
 
 from pellucid.errors import MissingPackageError, SettingError
 
@@ -77,21 +78,32 @@ def keep_freed_memory() -> str | None:
 
 def release_freed_memory() -> bool:
     """Give freed memory back to the kernel as glibc does by default; whether that could be set."""
-    return _set_allocator(mmap_threshold=_GLIBC_DEFAULT, trim_threshold=_GLIBC_DEFAULT, trim_now=True)
+    done = _set_allocator(mmap_threshold=_GLIBC_DEFAULT, trim_threshold=_GLIBC_DEFAULT)
+    trim_freed_memory()
+    return done
 
 
-def _set_allocator(*, mmap_threshold: int, trim_threshold: int, trim_now: bool = False) -> bool:
+def trim_freed_memory() -> None:
+    """Give back to the kernel, once, what is freed now: other libraries than the one that freed it can have it. Only under glibc."""
+    if (library := _glibc()) is not None:
+        library.malloc_trim(0)
+
+
+def _set_allocator(*, mmap_threshold: int, trim_threshold: int) -> bool:
+    library = _glibc()
+    if library is None:
+        return False
+    return bool(library.mallopt(_MMAP_THRESHOLD, mmap_threshold) == 1 and library.mallopt(_TRIM_THRESHOLD, trim_threshold) == 1)
+
+
+def _glibc() -> Any:
+    """The C library of this process where it is glibc: musl and others have no mallopt that does this."""
     import ctypes
 
     if not sys.platform.startswith("linux"):
-        return False
+        return None
     library = ctypes.CDLL(None)
-    if not hasattr(library, "gnu_get_libc_version"):  # musl and others have no mallopt that does this
-        return False
-    done = library.mallopt(_MMAP_THRESHOLD, mmap_threshold) == 1 and library.mallopt(_TRIM_THRESHOLD, trim_threshold) == 1
-    if trim_now:
-        library.malloc_trim(0)
-    return done
+    return library if hasattr(library, "gnu_get_libc_version") else None
 
 
 @contextmanager

@@ -22,9 +22,11 @@ from fastai.callback.fp16 import MixedPrecision
 from fastai.callback.mixup import MixHandler
 
 from pellucid.errors import SettingError
+from pellucid.process import trim_freed_memory
 
 LOG = logging.getLogger(__name__)
 ALLOCATOR = ("can't allocate memory", "not enough memory")  # what torch's allocator says on a CPU: a plain RuntimeError
+ONEDNN = ("could not create a primitive", "could not execute a primitive")  # all that it says where it gets no memory, and of other reasons
 
 
 @dataclass
@@ -202,20 +204,20 @@ def tried(step: Any) -> Exception | None:
 
 
 def out_of_memory(error: Exception) -> bool:
-    """Whether this error says that there was not enough memory, on a GPU or a CPU."""
-    return isinstance(error, MemoryError | torch.OutOfMemoryError) or any(words in str(error) for words in ALLOCATOR)
+    """Whether this error says that there was not enough memory, on a GPU or a CPU, or may mean it."""
+    known = isinstance(error, MemoryError | torch.OutOfMemoryError) or any(words in str(error) for words in ALLOCATOR)
+    return known or str(error) in ONEDNN
 
 
 def give_way(learn: Any, attempt: Attempt, failed: Exception) -> None:
     """Twice as many parts from now on. Raises SettingError where a part is one row already, or where rows of a batch are mixed."""
     rows, width = attempt.inputs["input_ids"].shape
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()
+    free_what_is_kept()
     if any(isinstance(callback, MixHandler) for callback in learn.cbs):
         raise failed
     if attempt.parts >= rows:
         learn.opt.zero_grad()
-        raise one_row_too_large(width, f"step {learn.iter}") from failed
+        raise one_row_too_large(width, f"step {learn.iter}", failed) from failed
     attempt.parts = min(rows, 2 * attempt.parts)
     room = -(-rows // attempt.parts) * width
     if learn.room is None or room < learn.room:
@@ -226,13 +228,21 @@ def give_way(learn: Any, attempt: Attempt, failed: Exception) -> None:
         )
 
 
-def one_row_too_large(width: int, place: str) -> SettingError:
-    """What to say where memory does not hold one row of `width` tokens."""
+def free_what_is_kept() -> None:
+    """Give memory back that was freed and is kept for the next tensors: other libraries, such as oneDNN, could not have it."""
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+    trim_freed_memory()
+
+
+def one_row_too_large(width: int, place: str, failed: Exception) -> SettingError:
+    """What to say where memory does not hold one row of `width` tokens, by the error that came."""
     cure = (
         "The weights are those before this step. Set a smaller TokenOptions(max_length=…), or add cbs=GradientCheckpointing(), or "
         "take a smaller model."
     )
-    return SettingError(f"one row of {width} tokens does not fit in memory", place=place, cure=cure)
+    other = f", or oneDNN has another reason ({failed})" if str(failed) in ONEDNN else ""
+    return SettingError(f"one row of {width} tokens does not fit in memory{other}", place=place, cure=cure)
 
 
 def parts_for(learn: Any, inputs: dict[str, torch.Tensor]) -> int:

@@ -9,14 +9,13 @@ from functools import partial
 from typing import Any
 
 import numpy as np
-import torch
 from fastai.callback.core import Callback
 from fastai.callback.fp16 import MixedPrecision
 
 from pellucid.inspection import show
 from pellucid.training.fastai_checkpoints import Checkpoints, keeper_among
 from pellucid.training.fastai_learner import BFloat16, PellucidLearner
-from pellucid.training.fastai_memory import one_row_too_large, parts_for, tried
+from pellucid.training.fastai_memory import free_what_is_kept, one_row_too_large, parts_for, tried
 from pellucid.training.fastai_speed import as_in_a_fit, begun_with
 from pellucid.training.precision import Precision, Probe, check_precision, probe, takes_bfloat16
 from pellucid.types import Batch, Note, Want
@@ -89,9 +88,8 @@ def probe_of(learn: PellucidLearner, seconds: float = 1.0) -> Probe:
     rows = -(-len(labels) // parts_for(learn, inputs))
     with as_in_a_fit(learn):
         while (failed := tried(partial(trial, rows))) is not None:
-            if torch.cuda.is_available():
-                torch.cuda.empty_cache()
+            free_what_is_kept()
             if rows == 1:
-                raise one_row_too_large(inputs["input_ids"].shape[-1], "trial of precisions") from failed
+                raise one_row_too_large(inputs["input_ids"].shape[-1], "trial of precisions", failed) from failed
             rows = -(-rows // 2)
     return found[0]
