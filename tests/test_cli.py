@@ -387,6 +387,7 @@ def wait_until_it_works(process_id):
     time.sleep(2 if maps.exists() else 10)
 
 
+@pytest.mark.usefixtures("ctrl_c")
 def test_ctrl_c_ends_with_130(model):
     command = [sys.executable, "-m", "pellucid", "predict", str(model)]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=ENVIRONMENT) as process:
@@ -415,6 +416,7 @@ main()
 """
 
 
+@pytest.mark.usefixtures("ctrl_c")
 @pytest.mark.parametrize(("name", "command"), [("SIGINT", "predict"), ("SIGINT", "evaluate"), ("SIGTERM", "train")])
 def test_a_stop_that_a_library_swallows_while_it_is_imported_still_stops(name, command, tmp_path, model, rows_file):
     (tmp_path / "swallowing.py").write_text(SWALLOWING.format(name=name))
