@@ -48,7 +48,7 @@ def stopped_by(number: int) -> Iterator[None]:
 
 
 def raise_swallowed_interrupt() -> None:
-    """Raise KeyboardInterrupt where one was raised and work went on: some libraries catch everything while they are imported."""
+    """Raise KeyboardInterrupt where one was raised and work went on: other code may catch everything, in an import for example."""
     if any(isinstance(handler, Interrupt) and handler.asked for handler in map(signal.getsignal, STOPS)):
         raise KeyboardInterrupt
 
