@@ -40,7 +40,7 @@ from pellucid.files import write_json, write_text
 from pellucid.model import ModelOptions
 from pellucid.render import plain, to_csv
 from pellucid.tokens import TokenOptions
-from pellucid.training.interrupts import raise_swallowed_interrupt, stopped_by
+from pellucid.training.interrupts import stopped_by
 from pellucid.training.launching import ProcessOptions, launched
 from pellucid.training.one_call import TrainOptions
 from pellucid.training.processes import first_process
@@ -175,7 +175,6 @@ def predict(
     if data is None and not texts and sys.stdin.isatty():
         typer.echo("texts, one a line; Ctrl-D ends them", err=True)
     pipe = open_pipeline(model, task)
-    raise_swallowed_interrupt()  # before it waits for texts
     given = given_texts(texts or (), sys.stdin.buffer, pipe.task.reads) if data is None else []
     if trace:
         for one in given:
@@ -200,7 +199,6 @@ def show(
 ) -> None:
     """Show the steps of a model, where its weights come from, and what was chosen."""
     pipe = open_pipeline(model, task)
-    raise_swallowed_interrupt()
     for one in given_texts(texts, sys.stdin.buffer, pipe.task.reads) if texts else []:
         pl.show(pipe.trace(one))
     if not texts:
@@ -221,7 +219,6 @@ def evaluate(
     if json not in (None, "-"):
         check_file(str(json))
     pipe = open_pipeline(model, task)
-    raise_swallowed_interrupt()
     data = source.read(rows, pipe.task.kind)
     split = joined(data) if on == "all" else data[on]
     typer.echo(f"scoring {len(split):,} rows ({on})", err=True)

@@ -21,6 +21,7 @@ from pellucid.readers.chunks import LabelKind, ReadOptions
 from pellucid.task import Task, with_settings
 from pellucid.tasks import task_class
 from pellucid.tokens import LongTexts, TokenOptions
+from pellucid.training.interrupts import raise_swallowed_interrupt
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,7 +156,15 @@ def open_pipeline(model: str, task: SavedFlags = SavedFlags()) -> pl.Pipeline:
     """A saved pipeline, or one from a checkpoint that pellucid did not save; settings change its task for this time.
 
     Where another task is asked for than the folder was saved for, its weights serve that one: an NLI model's, zero-shot-classification.
+    Raises KeyboardInterrupt for a Ctrl-C that was swallowed meanwhile: what follows may wait for texts.
     """
+    pipe = opened(model, task)
+    raise_swallowed_interrupt()
+    return pipe
+
+
+def opened(model: str, task: SavedFlags) -> pl.Pipeline:
+    """The pipeline of `open_pipeline`."""
     folder = Path(model)
     if os.path.exists(folder / MANIFEST):
         saved = pl.load(folder, base=task.base)

@@ -1,4 +1,4 @@
-"""A Ctrl-C that is never lost: it waits for the end of a step, so that what is written down then is whole, or is raised again.
+"""A Ctrl-C that waits for the end of a step, so that what is written down then is whole; and one that other code swallowed, raised again.
 
 Takes a question: may it wait now? Gives a flag that a training loop looks at. Knows nothing of training or of files.
 
