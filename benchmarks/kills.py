@@ -23,6 +23,7 @@ import resource
 import shutil
 import signal
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -37,6 +38,7 @@ from injection import STEPS, Ended, at_each_step, failing_at, in_child, killed_a
 
 MOST_KILLS = 3  # of one run
 TRAINER_STEPS = 15
+LONGEST_START = 60.0  # seconds until the first save of a run has begun
 
 
 def digest(left: Any) -> str:
@@ -85,6 +87,16 @@ def quietly(action: Callable[[], Any]) -> Any:
     os.dup2(nowhere, 1)
     os.dup2(nowhere, 2)
     return action()
+
+
+def unshared_progress_lock() -> None:
+    """Give each child its own lock of progress bars. tqdm's is shared with the children, and one that dies holding it stops all later ones.
+
+    To be called before the first bar, which makes tqdm's own.
+    """
+    from tqdm import tqdm
+
+    tqdm.set_lock(threading.RLock())
 
 
 def killed_after(seconds: float, action: Callable[[], Any]) -> Ended:
@@ -281,7 +293,11 @@ def once_killed(name: str, first: str, wanted: int, chance: random.Random, run: 
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir()
         started = start_child(lambda: quietly(lambda: action(folder)))
+        deadline = time.monotonic() + LONGEST_START
         while not any(folder.glob(first)):
+            if time.monotonic() > deadline:
+                os.kill(started[0], signal.SIGKILL)
+                sys.exit(f"{name}: no save had begun after {LONGEST_START:g} s")
             time.sleep(0.001)
         return started
 
@@ -325,6 +341,7 @@ def main() -> None:
 
     torch.set_num_threads(1)  # a process with threads may not be forked
     hide_broken_torchvision()
+    unshared_progress_lock()
     import pellucid.training.fastai_learner  # noqa: F401  # imported once, for every child
 
     if given.against == "trainer":

@@ -48,3 +48,34 @@ def test_training_speed_compares_the_same_work(tmp_path: Path, shared_data: Path
         assert found[f"steps_sentences_{other}"] == found["steps_sentences_pellucid"] == "3"
     assert found["tokens_sentences_floor"] == found["tokens_sentences_pellucid"]
     assert float(found["accuracy_sentences_floor"]) == pytest.approx(float(found["accuracy_sentences_pellucid"]), abs=0.13)
+
+
+HELD = """
+import os, signal, sys
+sys.path.insert(0, sys.argv[1])
+from kills import in_child, unshared_progress_lock
+from transformers.utils import logging
+if sys.argv[2] == "unshared":
+    unshared_progress_lock()
+logging.tqdm([]).close()  # in the parent: a checkpoint of the runs is saved there
+
+def dies_holding_the_lock():
+    logging.tqdm_lib.tqdm.get_lock().acquire()
+    os.kill(os.getpid(), signal.SIGKILL)
+
+def shows_progress():
+    signal.alarm(5)
+    logging.tqdm([]).close()
+    return "went on"
+
+assert in_child(dies_holding_the_lock).signal == signal.SIGKILL
+print(in_child(shows_progress).value)
+"""
+
+
+@pytest.mark.parametrize(("lock", "then"), [("shared", "None"), ("unshared", "went on")])
+def test_a_run_that_is_killed_in_a_progress_bar_does_not_stop_the_next(lock: str, then: str) -> None:
+    """Kills are of one run each: with the lock that tqdm makes, all runs after one hang and count as saves cut short."""
+    command = [sys.executable, "-c", HELD, str(ROOT / "benchmarks"), lock]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    assert done.stdout.strip() == then, done.stderr[-2000:]
